@@ -1,0 +1,1 @@
+"""Compression techniques: one file each, found by name in the registry."""

@@ -1,0 +1,138 @@
+"""Calibration: the range of each activation tensor, seen on examples."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import fx
+
+from autocompress.errors import DataError, RequestError
+
+#: A batch of inputs: one tensor, or a sequence whose first items are the model's inputs (what
+#: follows, such as targets, is ignored).
+InputBatch: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
+
+METHODS = ("percentile", "minmax")
+#: Share of values inside the range, for "percentile" (Wu et al. 2020, arXiv:2004.09602).
+PERCENTILE = 0.9999
+#: Values kept per tensor for the percentile; the extremes are always exact.
+_KEPT = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The range of a tensor's values, always holding 0."""
+
+    low: float
+    high: float
+
+
+def model_inputs(module: fx.GraphModule, batch: InputBatch) -> tuple[torch.Tensor, ...]:
+    """The part of ``batch`` that the model takes.
+
+    Raises:
+        DataError: the batch holds fewer tensors than the model has inputs.
+    """
+    wanted = sum(node.op == "placeholder" for node in module.graph.nodes)
+    items = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
+    if len(items) < wanted:
+        raise DataError(f"the model takes {wanted} inputs and a batch holds {len(items)} tensors")
+    return items[:wanted]
+
+
+def observe(
+    module: fx.GraphModule,
+    nodes: Collection[str],
+    batches: Iterable[InputBatch],
+    *,
+    method: str = "percentile",
+) -> dict[str, Range]:
+    """Ranges of the named nodes' tensors over the batches.
+
+    "percentile" (the default) drops the most extreme 0.01 % of a tensor's values: it equals
+    "minmax" on small calibration sets and ignores outliers on large ones. "minmax" keeps all.
+
+    Args:
+        module: run as it is, without gradients, in evaluation mode.
+        nodes: names of nodes that produce tensors.
+        batches: of inputs.
+        method: "percentile" or "minmax".
+
+    Raises:
+        RequestError: an unknown method.
+        DataError: there are no batches, or a tensor holds NaN or infinity.
+    """
+    if method not in METHODS:
+        raise RequestError(f"calibration is {method!r}; use one of {', '.join(METHODS)}")
+    held = list(batches)
+    if not held:
+        raise DataError("there are no calibration batches; give at least one")
+    watcher = _Watcher(module, nodes, max(1, _KEPT // len(held)))
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            for batch in held:
+                watcher.run(*model_inputs(module, batch))
+    finally:
+        module.train(was_training)
+    return {name: seen.range(method) for name, seen in watcher.seen.items()}
+
+
+class _Seen:
+    """Extremes and a sample of a tensor's values."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.low = 0.0
+        self.high = 0.0
+        self.sample: list[torch.Tensor] = []
+
+    def add(self, value: torch.Tensor) -> None:
+        low, high = (float(v) for v in torch.aminmax(value))
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            raise DataError(
+                f"tensor {self.name!r} holds NaN or infinity on the calibration data; check the "
+                "model's weights and the scale of its inputs"
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        flat = value.detach().flatten()
+        stride = -(-flat.numel() // self.limit)
+        self.sample.append(flat[::stride].clone())
+
+    def range(self, method: str) -> Range:
+        if method == "minmax":
+            return Range(self.low, self.high)
+        values = torch.cat(self.sample).double()
+        tail = (1.0 - PERCENTILE) / 2.0
+        two_sided = self.low < 0.0
+        outside = [tail, 1.0 - tail] if two_sided else [0.0, PERCENTILE]
+        low, high = _quantiles(values, outside)
+        return Range(min(0.0, low), max(0.0, high))
+
+
+def _quantiles(values: torch.Tensor, shares: Sequence[float]) -> Iterator[float]:
+    ordered = values.sort().values
+    for share in shares:
+        at = share * (len(ordered) - 1)
+        below = int(at)
+        above = min(below + 1, len(ordered) - 1)
+        mix = at - below
+        yield float(ordered[below] * (1.0 - mix) + ordered[above] * mix)
+
+
+class _Watcher(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, nodes: Collection[str], limit: int) -> None:
+        super().__init__(module)
+        self.seen: Mapping[str, _Seen] = {name: _Seen(name, limit) for name in nodes}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        seen = self.seen.get(n.name)
+        if seen is not None:
+            seen.add(value)
+        return value

@@ -1,0 +1,47 @@
+"""Techniques by name: built in, or from the entry points ``autocompress.techniques``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from autocompress.compression.base import Technique
+from autocompress.errors import RequestError
+
+ENTRY_POINTS = "autocompress.techniques"
+
+
+def available_techniques() -> dict[str, type[Technique]]:
+    """Every technique by name, the built-in ones first."""
+    from autocompress.compression.low_rank import LowRank
+    from autocompress.compression.pruning import Pruning
+    from autocompress.compression.quantization import Quantization
+    from autocompress.compression.sparsity import Sparsity
+
+    found: dict[str, type[Technique]] = {
+        t.name: t for t in (Pruning, LowRank, Sparsity, Quantization)
+    }
+    for entry in entry_points(group=ENTRY_POINTS):
+        found.setdefault(entry.name, entry.load())
+    return found
+
+
+def make_techniques(names: Sequence[str] | None) -> list[Technique]:
+    """The named techniques in order of application; all of them for None.
+
+    Raises:
+        RequestError: an unknown name.
+    """
+    available = available_techniques()
+    for name in names or ():
+        if name not in available:
+            raise RequestError(
+                f"unknown technique {name!r}; use some of {', '.join(sorted(available))}"
+            )
+    chosen = available.values() if names is None else [available[name] for name in names]
+    return sorted((technique() for technique in chosen), key=lambda t: t.order)
+
+
+def default_techniques() -> list[Technique]:
+    """All techniques, in order of application."""
+    return make_techniques(None)

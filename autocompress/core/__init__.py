@@ -1,0 +1,1 @@
+"""Plain values and protocols; imports no torch, optuna, ray or onnxruntime."""

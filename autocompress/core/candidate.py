@@ -1,0 +1,178 @@
+"""A point of the search: architecture choices, one policy per layer, and a training recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from autocompress.errors import RequestError
+
+Scalar: TypeAlias = int | float | str | bool
+
+#: Weight bit-widths a policy may name; which of them pay is the device profile's business.
+WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
+#: Activation bit-widths a policy may name.
+ACTIVATION_BITS = (4, 6, 8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPolicy:
+    """How one layer is compressed; the defaults leave it exactly as it was.
+
+    Attributes:
+        weight_bits: bits per stored weight; 32 keeps floats.
+        activation_bits: bits of the layer's input and output activations; 32 keeps floats.
+        width: kept output channels, or None for all of them.
+        sparsity: share of weights set to zero, in [0, 1).
+        pattern: how zeros are laid out: "unstructured" or "N:M" such as "2:4".
+        rank: rank of the factorised weight, or None for the full weight.
+        codebook: number of shared weight values, or None for no weight sharing.
+    """
+
+    weight_bits: int = 32
+    activation_bits: int = 32
+    width: int | None = None
+    sparsity: float = 0.0
+    pattern: str = "unstructured"
+    rank: int | None = None
+    codebook: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight_bits not in WEIGHT_BITS:
+            raise RequestError(f"weight_bits is {self.weight_bits!r}; use one of {WEIGHT_BITS}")
+        if self.activation_bits not in ACTIVATION_BITS:
+            raise RequestError(
+                f"activation_bits is {self.activation_bits!r}; use one of {ACTIVATION_BITS}"
+            )
+        if not 0.0 <= self.sparsity < 1.0:
+            raise RequestError(f"sparsity is {self.sparsity!r}; it must be in [0, 1)")
+        for name in ("width", "rank", "codebook"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RequestError(f"{name} is {value!r}; it must be at least 1, or None")
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the layer computes in integers: quantised weights and activations."""
+        return self.weight_bits <= 8 and self.activation_bits <= 8
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that differ from the defaults, as plain JSON values."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a candidate is trained back.
+
+    Attributes:
+        distillation: "none" or "response" (Hinton et al. 2015, arXiv:1503.02531).
+        distillation_weight: share of the teacher's loss in the total, in [0, 1].
+        temperature: softening of teacher and student logits, > 0.
+        learning_rate: peak learning rate, > 0.
+        steps: optimiser steps, or None to let the fidelity decide.
+    """
+
+    distillation: str = "response"
+    distillation_weight: float = 0.7
+    temperature: float = 3.0
+    learning_rate: float = 1e-3
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.distillation_weight <= 1.0:
+            raise RequestError(
+                f"distillation_weight is {self.distillation_weight!r}; it must be in [0, 1]"
+            )
+        if self.temperature <= 0 or self.learning_rate <= 0:
+            raise RequestError(
+                f"temperature ({self.temperature!r}) and learning_rate "
+                f"({self.learning_rate!r}) must be positive"
+            )
+
+
+def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType({key: mapping[key] for key in sorted(mapping)})
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One immutable point of the search space; equal content means equal hash.
+
+    Attributes:
+        architecture: architecture choices by name, such as ``{"depth:layer1": 2}``.
+        layers: one :class:`LayerPolicy` per layer, by the layer's qualified name.
+        recipe: how it is trained back.
+    """
+
+    architecture: Mapping[str, Scalar] = field(default_factory=dict)
+    layers: Mapping[str, LayerPolicy] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "architecture", _frozen(self.architecture))
+        object.__setattr__(self, "layers", _frozen(self.layers))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """The first 12 hexadecimal digits of :attr:`hash`: names folders and rows."""
+        return self.hash[:12]
+
+    def policy(self, layer: str) -> LayerPolicy:
+        """The policy of ``layer``; the default policy when none is set."""
+        return self.layers.get(layer, _DEFAULT_POLICY)
+
+    def with_layers(self, layers: Mapping[str, LayerPolicy]) -> Candidate:
+        """A copy with other layer policies."""
+        return replace(self, layers=layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_json` is its inverse."""
+        return {
+            "architecture": dict(self.architecture),
+            "layers": {name: policy.to_json() for name, policy in self.layers.items()},
+            "recipe": asdict(self.recipe),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Candidate:
+        """Rebuild a candidate from :meth:`to_json`'s value.
+
+        Raises:
+            RequestError: a key is missing or unknown, or a value is out of range.
+        """
+        try:
+            return cls(
+                architecture=dict(value["architecture"]),
+                layers={name: LayerPolicy(**policy) for name, policy in value["layers"].items()},
+                recipe=Recipe(**value["recipe"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RequestError(f"this is not a candidate's JSON: {error}") from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidate) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Candidate, (dict(self.architecture), dict(self.layers), self.recipe))
+
+
+_DEFAULT_POLICY = LayerPolicy()

@@ -1,0 +1,54 @@
+"""What a device can exploit: the part of a hardware profile that shapes a search space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """A pair of bit-widths and what it buys on a device.
+
+    Attributes:
+        weight_bits: bits per stored weight.
+        activation_bits: bits of input and output activations.
+        fast: whether the runtime computes in it; otherwise it only makes the file smaller.
+    """
+
+    weight_bits: int
+    activation_bits: int
+    fast: bool = True
+
+    @property
+    def name(self) -> str:
+        """Such as "w8a8"; "fp32" for floats."""
+        if self.weight_bits == self.activation_bits == 32:
+            return "fp32"
+        return f"w{self.weight_bits}a{self.activation_bits}"
+
+
+FP32 = Precision(32, 32)
+W8A8 = Precision(8, 8)
+
+#: What ONNX Runtime on an x86 CPU with VNNI runs well: sub-byte weights are stored small and
+#: computed as int8; weight-only forms are stored small and computed as float.
+CPU_PRECISIONS = (FP32, W8A8, Precision(4, 8), Precision(2, 8), Precision(4, 32, fast=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a device can exploit.
+
+    Attributes:
+        precisions: offered bit-width pairs, floats first.
+        channel_step: channel counts that are multiples of it run well.
+        rank_step: the same for ranks.
+        sparsity_pays: whether unstructured zeros make anything faster.
+        stores_packed: whether the entropy-coded size counts, so that zeros pay in bytes.
+    """
+
+    precisions: tuple[Precision, ...] = CPU_PRECISIONS
+    channel_step: int = 16
+    rank_step: int = 16
+    sparsity_pays: bool = False
+    stores_packed: bool = False

@@ -1,0 +1,179 @@
+"""Layers whose weights are sliced, cropped and compressed as the candidate says.
+
+Each holds the full weights. ``configure`` only stores small index tensors and transforms; the
+forward pass reads views or gathers of the shared weights, so gradients reach them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from autocompress.compression.parts import Part, Transform
+from autocompress.graph.operations import kernel_padding
+
+
+class Slice:
+    """Kept indices along one axis; a view when they are the first ones."""
+
+    def __init__(self, indices: torch.Tensor | None) -> None:
+        self.indices = indices
+        self.prefix: int | None = None
+        if indices is not None and torch.equal(indices, torch.arange(len(indices))):
+            self.prefix = len(indices)
+
+    def __call__(self, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+        """``tensor`` restricted along ``axis``."""
+        if self.indices is None:
+            return tensor
+        if self.prefix is not None:
+            return tensor.narrow(axis, 0, self.prefix)
+        return tensor.index_select(axis, self.indices)
+
+    def __len__(self) -> int:
+        return 0 if self.indices is None else len(self.indices)
+
+
+_ALL = Slice(None)
+
+
+class ElasticLayer(nn.Module):
+    """A convolution or linear layer in any width, kernel size and compression.
+
+    Args:
+        module: the full layer; its parameters become this layer's.
+    """
+
+    def __init__(self, module: nn.Conv2d | nn.Linear) -> None:
+        super().__init__()
+        self.weight = module.weight
+        self.bias = module.bias
+        self.full = [module]  # in a list: settings only, not a submodule
+        self.out = _ALL
+        self.into = _ALL
+        self.kernel: int | None = None
+        self.transforms: list[Transform] = []
+
+    def reset(self) -> None:
+        """Back to the full layer."""
+        self.out = self.into = _ALL
+        self.kernel = None
+        self.transforms = []
+
+    def sliced(self) -> Part:
+        """The layer in the configured width and kernel size, before any transform."""
+        module = self.full[0]
+        weight = self.out(self.weight, 0)
+        bias = None if self.bias is None else self.out(self.bias, 0)
+        if isinstance(module, nn.Linear):
+            return Part("linear", self.into(weight, 1), bias)
+        depthwise = module.groups > 1
+        if not depthwise:
+            weight = self.into(weight, 1)
+        if self.kernel is not None:
+            weight = crop(weight, self.kernel)
+        return Part(
+            "conv", weight, bias, _pair(module.stride), kernel_padding(module, self.kernel),
+            _pair(module.dilation),
+            weight.shape[0] if module.groups == module.out_channels > 1 else module.groups,
+        )  # fmt: skip
+
+    def parts(self) -> list[Part]:
+        """What the layer computes now, differentiable in the shared weights."""
+        parts = [self.sliced()]
+        for transform in self.transforms:
+            parts = transform(parts)
+        return parts
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The configured layer; shapes as the plain layer's, in kept channels."""
+        for part in self.parts():
+            x = part(x)
+        return x
+
+
+class ElasticNorm(nn.Module):
+    """A batch or layer norm restricted to the kept channels.
+
+    In training, the running statistics are updated only at full width: for any other candidate
+    they are re-estimated (see :mod:`autocompress.elastic.batch_norm`).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.kept = _ALL
+
+    def reset(self) -> None:
+        """Back to the full width."""
+        self.kept = _ALL
+
+    def realised(self) -> nn.Module:
+        """A plain norm of the kept width with its own copy of everything."""
+        return sliced_norm(self.module, self.kept)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the kept channels of ``x``."""
+        module = self.module
+        if self.kept.indices is None:
+            return module(x)  # type: ignore[no-any-return]
+        weight = _optional(self.kept, getattr(module, "weight", None))
+        bias = _optional(self.kept, getattr(module, "bias", None))
+        if isinstance(module, nn.LayerNorm):
+            return nn.functional.layer_norm(x, (len(self.kept),), weight, bias, module.eps)
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise TypeError(f"{type(module).__name__} cannot be narrowed")
+        mean = _optional(self.kept, module.running_mean)
+        variance = _optional(self.kept, module.running_var)
+        training = self.training
+        if training:
+            mean = variance = None
+        return nn.functional.batch_norm(x, mean, variance, weight, bias, training, 0.0, module.eps)
+
+
+def _optional(kept: Slice, tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else kept(tensor, 0)
+
+
+def sliced_norm(module: nn.Module, kept: Slice) -> nn.Module:
+    """A plain copy of a norm, restricted to the kept channels."""
+    tensors = {
+        name: kept(tensor.detach(), 0).clone()
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        if tensor.dim() == 1
+    }
+    copy: nn.Module
+    if isinstance(module, nn.LayerNorm):
+        shape = (len(kept),) if kept.indices is not None else module.normalized_shape
+        copy = nn.LayerNorm(
+            shape, module.eps, module.elementwise_affine, bias=module.bias is not None
+        )
+        if kept.indices is None:
+            tensors = {n: t.detach().clone() for n, t in module.named_parameters()}
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        width = len(kept) if kept.indices is not None else module.num_features
+        copy = type(module)(width, module.eps, module.momentum, module.affine)
+    elif isinstance(module, nn.GroupNorm):
+        copy = nn.GroupNorm(module.num_groups, module.num_channels, module.eps, module.affine)
+    else:
+        raise TypeError(f"{type(module).__name__} is not a norm")
+    copy.load_state_dict(tensors, strict=False)
+    return copy
+
+
+def crop(weight: torch.Tensor, kernel: int) -> torch.Tensor:
+    """The centre ``kernel x kernel`` of a convolution's weight (a view).
+
+    Kernels are centred, as in once-for-all networks (Cai et al. 2020, arXiv:1908.09791), without
+    their learned transform.
+    """
+    height, width = weight.shape[2:]
+    top, left = (height - kernel) // 2, (width - kernel) // 2
+    return weight[:, :, top : top + kernel, left : left + kernel]
+
+
+def _pair(values: Sequence[int] | int) -> tuple[int, int]:
+    items = tuple(values) if isinstance(values, Sequence) else (values, values)
+    return (int(items[0]), int(items[-1]))

@@ -1,0 +1,158 @@
+"""The elastic model: shared weights that run as any candidate, and become any candidate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from autocompress.compression.base import Technique
+from autocompress.compression.pruning import channel_importance
+from autocompress.core.candidate import Candidate
+from autocompress.elastic.layers import ElasticLayer, ElasticNorm, Slice
+from autocompress.graph.model_graph import ModelGraph
+from autocompress.graph.selection import Selection, select
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+class ElasticModel(nn.Module):
+    """One set of weights that runs as any candidate.
+
+    Built from a captured model, whose weights are copied. Each channel group is sorted once by
+    importance, so that narrowing a layer keeps its first channels; the sorted full model computes
+    the same function as the captured one.
+
+    Args:
+        graph: the captured model.
+        techniques: applied to each layer in ascending ``order``.
+    """
+
+    def __init__(self, graph: ModelGraph, techniques: Sequence[Technique] = ()) -> None:
+        super().__init__()
+        self.graph = graph
+        self.techniques = sorted(techniques, key=lambda technique: technique.order)
+        self.weights = sort_channels(graph)
+        for name, module in list(self.weights.named_modules()):
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                _replace(self.weights, name, ElasticLayer(module))
+            elif isinstance(module, _NORMS):
+                _replace(self.weights, name, ElasticNorm(module))
+        self._layers = {
+            name: module
+            for name, module in self.weights.named_modules()
+            if isinstance(module, ElasticLayer)
+        }
+        self._norms = {
+            name: module
+            for name, module in self.weights.named_modules()
+            if isinstance(module, ElasticNorm)
+        }
+        self.candidate = Candidate()
+        self.selection: Selection = select(graph, self.candidate)
+
+    def configure(self, candidate: Candidate) -> ElasticModel:
+        """Run as ``candidate`` from now on; costs O(layers) and copies no weights.
+
+        Raises:
+            RequestError: the candidate does not fit the model.
+        """
+        selection = select(self.graph, candidate)
+        kept_out = {n: torch.from_numpy(i) for n, i in selection.out_indices.items()}
+        kept_in = {n: torch.from_numpy(i) for n, i in selection.in_indices.items()}
+        for name, norm in self._norms.items():
+            norm.kept = Slice(kept_out.get(name))
+        for name, layer in self._layers.items():
+            layer.reset()
+            layer.out = Slice(kept_out.get(name))
+            layer.into = Slice(kept_in.get(name))
+            layer.kernel = selection.kernels.get(name)
+            self._compress(name, layer, candidate)
+        self.candidate = candidate
+        self.selection = selection
+        return self
+
+    def _compress(self, name: str, layer: ElasticLayer, candidate: Candidate) -> None:
+        known = self.graph.layers.get(name)
+        if known is None:
+            return
+        policy = candidate.policy(name)
+        for technique in self.techniques:
+            with torch.no_grad():
+                parts = layer.parts()
+            transform = technique.simulate(known, policy, parts)
+            if transform is not None:
+                layer.transforms.append(transform)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The configured candidate's output for a batch."""
+        values: dict[str, Any] = {}
+        remaining = iter(inputs)
+        selection, graph = self.selection, self.graph
+
+        def value(node: fx.Node) -> Any:
+            return values[selection.resolve(node.name)]
+
+        for name in selection.nodes:
+            node = graph.nodes[name]
+            if node.op == "placeholder":
+                values[name] = next(remaining)
+            elif node.op == "get_attr":
+                values[name] = _attribute(self.weights, str(node.target))
+            elif node.op == "call_module":
+                module = self.weights.get_submodule(str(node.target))
+                values[name] = module(value(node.all_input_nodes[0]))
+            elif node.op == "call_function":
+                arguments = fx.map_arg(node.args, value)
+                keywords = fx.map_arg(node.kwargs, value)
+                values[name] = node.target(*arguments, **keywords)  # type: ignore[operator]
+            else:
+                return value(node.all_input_nodes[0])  # type: ignore[no-any-return]
+        raise RuntimeError("the captured graph has no output")
+
+
+def sort_channels(graph: ModelGraph) -> fx.GraphModule:
+    """A copy of the captured model with every free channel group sorted by importance."""
+    weights = copy.deepcopy(graph.module)
+    for group in graph.groups.values():
+        if group.rigid is not None:
+            continue
+        order = channel_importance(graph, group).argsort(descending=True, stable=True)
+        for member in group.members:
+            indices = torch.from_numpy(member.indices)
+            module = weights.get_submodule(member.module)
+            _permute(module, 1 if member.role == "in" else 0, indices, indices[order])
+    return weights
+
+
+def _permute(module: nn.Module, axis: int, places: torch.Tensor, source: torch.Tensor) -> None:
+    """Move the channels at ``source`` to ``places``, along ``axis`` of the weight."""
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    for name, tensor in tensors:
+        if axis == 1 and name != "weight":
+            continue
+        if tensor.dim() <= axis or (axis == 1 and tensor.shape[1] == 1 < int(places.max()) + 1):
+            continue
+        order = torch.arange(tensor.shape[axis])
+        order[places.ravel()] = source.ravel()
+        with torch.no_grad():
+            tensor.copy_(tensor.index_select(axis, order))
+
+
+def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, leaf = name.rpartition(".")
+    parent = root.get_submodule(owner) if owner else root
+    for key, child in parent._modules[leaf].named_children():  # type: ignore[union-attr]
+        if key not in module._modules:
+            module.add_module(key, child)
+    setattr(parent, leaf, module)
+
+
+def _attribute(root: nn.Module, target: str) -> Any:
+    owner: Any = root
+    for part in target.split("."):
+        owner = getattr(owner, part)
+    return owner

@@ -1,0 +1,86 @@
+"""Named search spaces: built in, or from the entry points ``autocompress.search_spaces``.
+
+A space is a module with a docstring, ``largest(*, input_shape, num_classes) -> nn.Module`` and,
+optionally, ``architecture(model) -> list[Choice]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from types import ModuleType
+
+import torch
+
+from autocompress.compression.base import Technique
+from autocompress.core.capabilities import Capabilities
+from autocompress.elastic.space import ElasticSpace
+from autocompress.errors import RequestError
+
+ENTRY_POINTS = "autocompress.search_spaces"
+_PACKAGE = "autocompress.search_spaces"
+
+
+def list_spaces() -> dict[str, str]:
+    """Every named space and its one-line description."""
+    names = {*_built_in(), *(entry.name for entry in entry_points(group=ENTRY_POINTS))}
+    return {name: _summary(_module(name)) for name in sorted(names)}
+
+
+def load_space(
+    name: str,
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    techniques: Sequence[Technique] | None = None,
+    capabilities: Capabilities | None = None,
+    seed: int = 0,
+) -> ElasticSpace:
+    """A named space for data of this shape, its largest network freshly initialised.
+
+    Args:
+        name: as listed by :func:`list_spaces`.
+        input_shape: shape of one input, without the batch dimension.
+        num_classes: outputs of the network.
+        techniques: the techniques that add genes; None takes all.
+        capabilities: what the target device exploits.
+        seed: of the initial weights.
+
+    Raises:
+        RequestError: no such space, or it does not fit the data.
+    """
+    module = _module(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = module.largest(input_shape=tuple(input_shape), num_classes=num_classes)
+    describe = getattr(module, "architecture", None)
+    return ElasticSpace.from_model(
+        model,
+        (torch.zeros(1, *input_shape),),
+        name=name,
+        techniques=techniques,
+        capabilities=capabilities,
+        architecture=describe(model) if describe is not None else (),
+    )
+
+
+def _built_in() -> set[str]:
+    package = importlib.import_module(_PACKAGE)
+    return {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+
+
+def _module(name: str) -> ModuleType:
+    if name in _built_in():
+        return importlib.import_module(f"{_PACKAGE}.{name}")
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            module: ModuleType = entry.load()
+            return module
+    known = {*_built_in(), *(entry.name for entry in entry_points(group=ENTRY_POINTS))}
+    raise RequestError(f"unknown search space {name!r}; use one of {', '.join(sorted(known))}")
+
+
+def _summary(module: ModuleType) -> str:
+    return (module.__doc__ or "").strip().partition("\n")[0]

@@ -1,0 +1,276 @@
+"""The search space of a captured model: architecture and compression in one genome."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autocompress.compression.base import Technique
+from autocompress.compression.pruning import WIDTH
+from autocompress.compression.registry import default_techniques
+from autocompress.core.candidate import Candidate, LayerPolicy, Scalar
+from autocompress.core.capabilities import Capabilities
+from autocompress.core.space import Choice, Condition, Genome, SearchSpace
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.realise import realise
+from autocompress.errors import RequestError
+from autocompress.graph.inspect import inspect_model
+from autocompress.graph.model_graph import ModelGraph, Skipped
+from autocompress.graph.selection import BRANCH, DEPTH
+
+
+class ElasticSpace(SearchSpace):
+    """Every depth, branch, width, kernel, precision, rank and sparsity of one captured model.
+
+    Args:
+        graph: the captured model; for a named space, its largest network.
+        name: what the space is reported as.
+        techniques: the techniques that add genes.
+        capabilities: what the target device exploits.
+        architecture: further architecture choices, such as ``Choice("kernel:stem", (5, 3))``.
+    """
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        *,
+        name: str = "model",
+        techniques: Sequence[Technique] | None = None,
+        capabilities: Capabilities | None = None,
+        architecture: Sequence[Choice] = (),
+    ) -> None:
+        self.graph = without_unusable_widths(graph)
+        self.techniques = tuple(default_techniques() if techniques is None else techniques)
+        self.capabilities = capabilities or Capabilities()
+        self._name = name
+        conditions = _Conditions(self.graph)
+        genes = [*_architecture_choices(self.graph, conditions), *architecture]
+        owner: dict[str, Technique] = {}
+        for technique in sorted(self.techniques, key=lambda t: t.order):
+            for choice in technique.choices(self.graph, self.capabilities):
+                owner[choice.name] = technique
+                genes.append(choice)
+        self._owner = owner
+        self._choices = tuple(
+            gene
+            if gene.condition is not None
+            else replace(gene, condition=conditions.of(self._targets(gene.name)))
+            for gene in genes
+        )
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        example_inputs: Sequence[torch.Tensor],
+        *,
+        name: str | None = None,
+        techniques: Sequence[Technique] | None = None,
+        capabilities: Capabilities | None = None,
+        architecture: Sequence[Choice] = (),
+    ) -> ElasticSpace:
+        """The space of a trained model.
+
+        Args:
+            model: any module whose forward takes tensors and returns one tensor.
+            example_inputs: one tensor per input, batch first.
+            name: what the space is reported as; the model's class by default.
+            techniques: the techniques that add genes; None takes all.
+            capabilities: what the target device exploits.
+            architecture: further architecture choices.
+
+        Raises:
+            CaptureError: the model cannot be captured; names the user's line.
+        """
+        return cls(
+            inspect_model(model, example_inputs),
+            name=name or type(model).__name__,
+            techniques=techniques,
+            capabilities=capabilities,
+            architecture=architecture,
+        )
+
+    def specialised(
+        self, techniques: Sequence[Technique], capabilities: Capabilities
+    ) -> ElasticSpace:
+        """The same model and architecture choices under other techniques and another device."""
+        added = [c for c in self._choices if c.kind == "architecture" and not _automatic(c.name)]
+        return ElasticSpace(
+            self.graph, name=self._name, techniques=techniques, capabilities=capabilities,
+            architecture=added,
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """What the space is reported as."""
+        return self._name
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """Depths and branches first, then every technique's genes."""
+        return self._choices
+
+    def decode(self, genome: Genome) -> Candidate:
+        """The candidate of a genome."""
+        genome = self.canonical(genome)
+        active = self.active(genome)
+        architecture: dict[str, Scalar] = {}
+        fields: dict[str, dict[str, Any]] = defaultdict(dict)
+        for choice, gene, on in zip(self._choices, genome, active, strict=True):
+            if not on:
+                continue
+            value = choice.options[int(gene)]
+            technique = self._owner.get(choice.name)
+            if technique is None:
+                if value is not None:
+                    architecture[choice.name] = value
+                continue
+            settings = technique.settings(choice, value)
+            for layer in self._targets(choice.name):
+                fields[layer].update(settings)
+        layers = {name: LayerPolicy(**values) for name, values in fields.items()}
+        return Candidate(architecture=architecture, layers=layers)
+
+    def encode(self, candidate: Candidate) -> Genome:
+        """The canonical genome of a candidate.
+
+        Raises:
+            RequestError: the candidate does not belong to this space.
+        """
+        genome = np.zeros(len(self._choices), dtype=np.int64)
+        for i, choice in enumerate(self._choices):
+            technique = self._owner.get(choice.name)
+            if technique is None:
+                genome[i] = self._option(choice, candidate.architecture.get(choice.name))
+                continue
+            policy = candidate.policy(self._targets(choice.name)[0])
+            for option, value in enumerate(choice.options):
+                wanted = technique.settings(choice, value)
+                if all(getattr(policy, key) == v for key, v in wanted.items()):
+                    genome[i] = option
+                    break
+            else:
+                raise RequestError(
+                    f"no option of {choice.name!r} gives {policy}; options: {choice.options}"
+                )
+        return self.canonical(genome)
+
+    def build(self, candidate: Candidate) -> nn.Module:
+        """A plain model of the candidate with the captured model's (sliced) weights."""
+        return realise(ElasticModel(self.graph, self.techniques), candidate)
+
+    def _option(self, choice: Choice, value: Scalar | None) -> int:
+        if value is None:
+            return 0
+        if value not in choice.options:
+            raise RequestError(f"{choice.name!r} is {value!r}; this space offers {choice.options}")
+        return choice.options.index(value)
+
+    def _targets(self, gene: str) -> tuple[str, ...]:
+        kind, _, target = gene.partition(":")
+        if kind + ":" == WIDTH:
+            return tuple(
+                name for name in self.graph.groups[target].producers if name in self.graph.layers
+            )
+        return (target,)
+
+
+def _automatic(name: str) -> bool:
+    return name.startswith((DEPTH, BRANCH))
+
+
+def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Choice]:
+    found: list[Choice] = []
+    for stage, blocks in graph.stages.items():
+        least = 0 if _can_lose_all(graph, stage) else 1
+        depths = tuple(range(len(blocks), least - 1, -1))
+        if len(depths) > 1:
+            found.append(Choice(DEPTH + stage, depths, "architecture"))
+    for name, alternatives in graph.alternatives.items():
+        branches = tuple(alternatives.branches)
+        condition = conditions.of_layers(
+            [layer for layers in alternatives.layers.values() for layer in layers]
+        )
+        found.append(Choice(BRANCH + name, branches, "architecture", False, condition))
+    return found
+
+
+def _can_lose_all(graph: ModelGraph, stage: str) -> bool:
+    """Whether other layers remain when the whole stage is skipped."""
+    inside = {layer for block in graph.stages[stage] for layer in block.layers}
+    return len(set(graph.layers) - inside) >= 2
+
+
+class _Conditions:
+    """Which depth or branch gene decides whether a layer exists."""
+
+    def __init__(self, graph: ModelGraph) -> None:
+        self.graph = graph
+        self.by_layer: dict[str, Condition] = {}
+        for stage, blocks in graph.stages.items():
+            top = len(blocks)
+            for i, block in enumerate(blocks):
+                condition = Condition(DEPTH + stage, tuple(range(top, i, -1)))
+                self.by_layer.update(dict.fromkeys(block.layers, condition))
+        self.by_branch: dict[str, Condition] = {}
+        for name, alternatives in graph.alternatives.items():
+            for option, layers in alternatives.layers.items():
+                condition = Condition(BRANCH + name, (option,))
+                self.by_branch.update(dict.fromkeys(layers, condition))
+
+    def of_layers(self, layers: Sequence[str]) -> Condition | None:
+        """The depth condition that all these layers share, if any."""
+        found = {self.by_layer.get(layer) for layer in layers}
+        return found.pop() if len(found) == 1 else None
+
+    def of(self, targets: Sequence[str]) -> Condition | None:
+        """The condition under which any of these layers exists, where they share one."""
+        layers = [name for name in targets if name in self.graph.layers]
+        if not layers:
+            return None
+        branches = {self.by_branch.get(layer) for layer in layers}
+        if len(branches) == 1 and None not in branches:
+            return branches.pop()
+        return self.of_layers(layers)
+
+
+def without_unusable_widths(graph: ModelGraph) -> ModelGraph:
+    """``graph`` with every group made rigid whose narrowing breaks the forward pass.
+
+    Code such as ``x.view(-1, 64)`` bakes a channel count into the graph. Each group is narrowed
+    once, on torch's meta device, and the final shape compared.
+    """
+    full = graph.operations(Candidate())[-1].shape
+    groups = dict(graph.groups)
+    skipped = list(graph.skipped)
+    for name, group in graph.groups.items():
+        if group.rigid is not None or group.channels < 2:
+            continue
+        policy = LayerPolicy(width=max(1, group.channels // 2))
+        candidate = Candidate(layers={n: policy for n in group.producers if n in graph.layers})
+        reason = _narrowing_error(graph, candidate, full)
+        if reason is not None:
+            groups[name] = replace(group, rigid=reason)
+            skipped.append(Skipped(name, f"width kept: {reason}"))
+    if skipped == list(graph.skipped):
+        return graph
+    return replace(graph, groups=groups, skipped=skipped)
+
+
+def _narrowing_error(
+    graph: ModelGraph, candidate: Candidate, shape: Mapping[int, int] | tuple[int, ...]
+) -> str | None:
+    try:
+        narrowed = graph.operations(candidate)[-1].shape
+    except Exception as error:  # whatever the user's operators raise is the reason
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return f"the forward pass does not work with fewer channels ({first})"
+    if narrowed != shape:
+        return f"narrowing it changes the model's output from {shape} to {narrowed}"
+    return None

@@ -1,0 +1,242 @@
+"""A candidate's accuracy at a fidelity: realise, train back, quantise, evaluate."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import fx, nn
+
+from autocompress.compression.quantization import recalibrate, simulate_quantization
+from autocompress.core.budget import Fidelity
+from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
+from autocompress.core.trial import Evaluation
+from autocompress.elastic.batch_norm import reestimate_batch_norm
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.realise import realise
+from autocompress.errors import StorageError
+from autocompress.evaluation.accuracy import evaluate_model
+from autocompress.evaluation.data import Data
+from autocompress.evaluation.fine_tune import fine_tune, zero_masks
+from autocompress.evaluation.task import Task
+from autocompress.graph.folding import fold_batch_norm
+from autocompress.graph.ops import Op
+
+#: Share of a fine-tune spent after quantisation, when a candidate has any.
+QUANTIZED_SHARE = 0.4
+#: Learning rate after quantisation, relative to the recipe's.
+QUANTIZED_RATE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What each fidelity costs.
+
+    Attributes:
+        short_steps: optimiser steps of a short fine-tune.
+        final_steps: optimiser steps when a model is finalised.
+        val_limit: validation examples looked at below the final fidelity; None takes all.
+        learning_rate: peak learning rate of fine-tunes.
+        batch_size: examples per step.
+        final_seconds: no final fine-tune trains longer than this; None sets no limit. A limit in
+            seconds makes results depend on the machine's speed.
+    """
+
+    short_steps: int = 0
+    final_steps: int = 0
+    val_limit: int | None = None
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    final_seconds: float | None = None
+
+    def steps(self, fidelity: Fidelity) -> int:
+        """Optimiser steps of ``fidelity``."""
+        return {Fidelity.SHORT: self.short_steps, Fidelity.FINAL: self.final_steps}.get(fidelity, 0)
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A candidate ready to be evaluated or exported.
+
+    Attributes:
+        model: plain or fake-quantised graph, batch norm folded, in evaluation mode.
+        ops: its operations; names equal the graph's nodes.
+        train_steps: optimiser steps it took.
+    """
+
+    model: fx.GraphModule
+    ops: tuple[Op, ...]
+    train_steps: int = 0
+
+
+class CandidateEvaluator:
+    """Evaluates candidates from shared weights; see :class:`autocompress.core.trial.Evaluator`.
+
+    Args:
+        elastic: the shared weights; never changed.
+        data: trained on ``train``, evaluated on ``val``, calibrated on ``calibration``.
+        task: loss and metric.
+        effort: what each fidelity costs.
+        original: the candidate that leaves the model as it is; its batch norm statistics hold.
+        teacher: the original model for distillation, in evaluation mode, or None.
+        checkpoints: folder where finalised models are saved, or None.
+        threads: torch threads; results depend on it in the last digits.
+    """
+
+    def __init__(
+        self,
+        elastic: ElasticModel,
+        data: Data,
+        task: Task,
+        *,
+        effort: Effort,
+        original: Candidate | None = None,
+        teacher: nn.Module | None = None,
+        checkpoints: Path | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.elastic = elastic
+        self.data = data
+        self.task = task
+        self.effort = effort
+        self.original = original or Candidate()
+        self.teacher = teacher
+        self.checkpoints = checkpoints
+        self.threads = threads
+
+    def evaluate(self, candidate: Candidate, *, fidelity: Fidelity, seed: int) -> Evaluation:
+        """Metric "accuracy" (the task's score on the validation split, larger is better).
+
+        At :data:`Fidelity.FINAL` the model is also saved, when there is a folder for it.
+        """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        started = time.monotonic()
+        final = fidelity == Fidelity.FINAL
+        prepared = self.prepare(candidate, steps=self.effort.steps(fidelity), seed=seed)
+        limit = None if final else self.effort.val_limit
+        value = evaluate_model(prepared.model, self.data.val, self.task, limit=limit)
+        if final and self.checkpoints is not None:
+            save_model(prepared.model, checkpoint_path(self.checkpoints, candidate))
+        return Evaluation(
+            metrics={"accuracy": self.task.score(value)},
+            seconds=time.monotonic() - started,
+            train_steps=prepared.train_steps,
+            details={"metric": value},
+        )
+
+    def prepare(self, candidate: Candidate, *, steps: int, seed: int) -> PreparedModel:
+        """The candidate with weights of its own, trained for ``steps``.
+
+        Raises:
+            DivergedError: the loss is no longer finite.
+        """
+        model = realise(self.elastic, candidate)
+        ops = self.elastic.graph.operations(candidate)
+        quantized = any(op.weight_bits < 32 for op in ops)
+        later = round(steps * QUANTIZED_SHARE) if quantized else 0
+        deadline = self._deadline(steps)
+        done = self._train(model, candidate, steps - later, seed, deadline)
+        if done or self._changes_structure(candidate):
+            reestimate_batch_norm(model, self.calibration_batches())
+        fold_batch_norm(model)
+        if quantized:
+            model = simulate_quantization(model, ops, self.calibration_batches())
+            trained = self._train(model, candidate, later, seed + 1, deadline, rate=QUANTIZED_RATE)
+            if trained:
+                recalibrate(model, self.calibration_batches())
+            done += trained
+        return PreparedModel(model.eval(), ops, done)
+
+    def restore(self, candidate: Candidate) -> PreparedModel:
+        """A finalised candidate, from the folder of checkpoints.
+
+        Raises:
+            StorageError: it was not saved, or the file does not fit.
+        """
+        if self.checkpoints is None:
+            raise StorageError("this evaluator has no folder of checkpoints")
+        prepared = self.prepare(candidate, steps=0, seed=0)
+        path = checkpoint_path(self.checkpoints, candidate)
+        try:
+            prepared.model.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise StorageError(
+                f"the checkpoint {path} cannot be used ({error}); delete it and resume the run"
+            ) from error
+        return prepared
+
+    def calibration_batches(self) -> list[torch.Tensor]:
+        """Inputs of the calibration split."""
+        return [x for x, _ in self.data.calibration.batches(64)]
+
+    def _changes_structure(self, candidate: Candidate) -> bool:
+        """Whether it differs from the original in more than bit-widths."""
+        return candidate.architecture != self.original.architecture or any(
+            p.width is not None or p.rank is not None or p.sparsity > 0
+            for p in candidate.layers.values()
+        )
+
+    def _deadline(self, steps: int) -> Callable[[], bool]:
+        limit = self.effort.final_seconds
+        if limit is None or steps != self.effort.final_steps:
+            return lambda: False
+        end = time.monotonic() + limit
+        return lambda: time.monotonic() > end
+
+    def _train(
+        self,
+        model: nn.Module,
+        candidate: Candidate,
+        steps: int,
+        seed: int,
+        deadline: Callable[[], bool],
+        rate: float = 1.0,
+    ) -> int:
+        if steps <= 0:
+            return 0
+        sparse = [name for name, policy in candidate.layers.items() if policy.sparsity > 0]
+        sparse += [f"{name}.{half}" for name in sparse for half in (0, 1)]
+        recipe = candidate.recipe
+        recipe = Recipe(
+            distillation=recipe.distillation if self.teacher is not None else "none",
+            distillation_weight=recipe.distillation_weight,
+            temperature=recipe.temperature,
+            learning_rate=self.effort.learning_rate * rate,
+        )
+        return fine_tune(
+            model, self.data.train, self.task, recipe=recipe, steps=steps, seed=seed,
+            teacher=self.teacher, masks=zero_masks(model, sparse), deadline=deadline,
+            batch_size=self.effort.batch_size,
+        ).steps  # fmt: skip
+
+
+def checkpoint_path(folder: Path, candidate: Candidate) -> Path:
+    """Where a finalised candidate is saved."""
+    return folder / f"{candidate.id}.safetensors"
+
+
+def save_model(model: nn.Module, path: Path) -> None:
+    """Write a state dict so that the file is complete or absent."""
+    save_tensors(model.state_dict(), path)
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors so that the file is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: t.detach().contiguous().clone() for name, t in tensors.items()}, temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def uniform(layers: Sequence[str], weight_bits: int, activation_bits: int) -> Candidate:
+    """The original architecture with one precision for all the named layers."""
+    policy = LayerPolicy(weight_bits=weight_bits, activation_bits=activation_bits)
+    return Candidate(layers=dict.fromkeys(layers, policy))

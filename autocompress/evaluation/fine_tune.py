@@ -1,0 +1,148 @@
+"""Training a realised candidate back, with distillation from the original."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from autocompress.compression.distillation import distillation_loss
+from autocompress.core.candidate import Recipe
+from autocompress.errors import DivergedError
+from autocompress.evaluation.splits import Split
+from autocompress.evaluation.task import Task
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """What a fine-tune did.
+
+    Attributes:
+        steps: optimiser steps done.
+        loss: mean loss of the last steps; NaN when there were none.
+    """
+
+    steps: int
+    loss: float
+
+
+def fine_tune(
+    model: nn.Module,
+    split: Split,
+    task: Task,
+    *,
+    recipe: Recipe,
+    steps: int,
+    seed: int,
+    teacher: nn.Module | None = None,
+    deadline: Callable[[], bool] = lambda: False,
+    masks: Mapping[str, torch.Tensor] | None = None,
+    batch_size: int = BATCH_SIZE,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> FineTuned:
+    """Train ``model`` in place; AdamW, linear warm-up over a twentieth, then cosine to zero.
+
+    Args:
+        model: left in evaluation mode.
+        split: training examples.
+        task: gives the loss.
+        recipe: distillation and learning rate.
+        steps: optimiser steps at the most; 0 does nothing.
+        seed: of the order of the examples.
+        teacher: the original model, in evaluation mode; None trains on labels alone.
+        deadline: asked before each step; True ends the training early.
+        masks: parameter name to a 0/1 tensor; zeros stay zero.
+        batch_size: examples per step.
+        progress: told the step and its loss.
+
+    Raises:
+        DivergedError: the loss is no longer finite.
+    """
+    if steps <= 0:
+        model.eval()
+        return FineTuned(0, math.nan)
+    parameters = dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.learning_rate, weight_decay=1e-4)
+    model.train()
+    losses: list[float] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step, (inputs, targets) in enumerate(_batches(split, batch_size, seed)):
+            if step >= steps or deadline():
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * _schedule(step, steps)
+            loss = _loss(model, inputs, targets, task, recipe, teacher)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"the loss became {value} at step {step} of {steps}; lower the learning rate "
+                    f"({recipe.learning_rate}) or check the data and the loss function"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters.values(), 5.0)
+            optimizer.step()
+            _hold_zeros(parameters, masks)
+            losses.append(value)
+            progress(step + 1, value)
+    model.eval()
+    tail = losses[-20:]
+    return FineTuned(len(losses), sum(tail) / len(tail) if tail else math.nan)
+
+
+def zero_masks(model: nn.Module, layers: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Masks that keep today's zeros of the named layers, by parameter name."""
+    names = {f"{layer}.weight" for layer in layers}
+    return {
+        name: (parameter.detach() != 0).to(parameter.dtype)
+        for name, parameter in model.named_parameters()
+        if name in names
+    }
+
+
+def _batches(
+    split: Split, batch_size: int, seed: int
+) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    for epoch in itertools.count():
+        yield from split.batches(batch_size, shuffle=True, seed=seed * 100_003 + epoch)
+
+
+def _schedule(step: int, steps: int) -> float:
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _loss(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    task: Task,
+    recipe: Recipe,
+    teacher: nn.Module | None,
+) -> torch.Tensor:
+    outputs = model(inputs)
+    loss = task.loss(outputs, targets)
+    if teacher is None or recipe.distillation == "none" or recipe.distillation_weight == 0:
+        return loss
+    with torch.no_grad():
+        guide = teacher(inputs)
+    term = distillation_loss(outputs, guide, recipe, classification=task.is_classification)
+    return (1 - recipe.distillation_weight) * loss + recipe.distillation_weight * term
+
+
+@torch.no_grad()
+def _hold_zeros(
+    parameters: Mapping[str, nn.Parameter], masks: Mapping[str, torch.Tensor] | None
+) -> None:
+    for name, mask in (masks or {}).items():
+        if name in parameters:
+            parameters[name].mul_(mask)

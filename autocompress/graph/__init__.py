@@ -1,0 +1,1 @@
+"""Capture of any ``nn.Module``: layers, shapes, channel groups, blocks, and what is left alone."""

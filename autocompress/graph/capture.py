@@ -1,0 +1,244 @@
+"""Capture any ``nn.Module`` once, as a graph whose layers keep the user's names.
+
+``torch.export`` does the tracing (it follows Python code that symbolic tracing cannot); this
+module turns its flat aten graph back into one with layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import linecache
+import operator
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from autocompress.errors import CaptureError
+from autocompress.graph.layers import LAYER_BUILDERS, PARAMETER_ARGUMENTS
+
+_TORCH_ROOT = str(Path(torch.__file__).parent)
+_OWN_ROOT = str(Path(__file__).parent)
+
+
+def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
+    """The model as a normalised graph in evaluation mode, with a free batch dimension.
+
+    Args:
+        model: any module whose forward takes tensors and returns one tensor.
+        example_inputs: one tensor per input, batch first, any batch size.
+
+    Raises:
+        CaptureError: the model cannot be run or traced; names the user's line.
+    """
+    own = copy.deepcopy(model).cpu().eval()
+    inputs = tuple(_batch_of_two(x) for x in example_inputs)
+    exported = _export(own, inputs)
+    return _Normaliser(own, exported).run()
+
+
+def _batch_of_two(x: torch.Tensor) -> torch.Tensor:
+    # a batch of one would be specialised into the graph
+    one = x.detach().cpu()[:1]
+    return one.expand(2, *one.shape[1:]).clone()
+
+
+def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+    try:
+        with torch.no_grad():
+            output = model(*inputs)
+    except Exception as error:
+        raise CaptureError(
+            f"the model does not run on its example inputs of shapes "
+            f"{[tuple(x.shape) for x in inputs]}: {_where(error)}"
+        ) from error
+    if not isinstance(output, torch.Tensor):
+        raise CaptureError(
+            f"the model returns a {type(output).__name__}; autocompress needs a model that "
+            f"returns one tensor: wrap it in a module that picks the output to keep"
+        )
+    batch = torch.export.Dim.AUTO
+    dynamic = tuple({0: batch} for _ in inputs)
+    try:
+        return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:
+        raise CaptureError(
+            f"the model runs but cannot be captured: {_where(error)}. "
+            f"Control flow that depends on tensor values cannot be deployed as one graph: "
+            f"replace it by torch.where, or move it outside the model"
+        ) from error
+
+
+def _where(error: BaseException) -> str:
+    """The user's own line that failed, and the error's first line."""
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith((_TORCH_ROOT, _OWN_ROOT, "<"))
+    ]
+    reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    if not frames:
+        return reason
+    last = frames[-1]
+    line = (last.line or linecache.getline(last.filename, last.lineno or 0)).strip()
+    return f'File "{last.filename}", line {last.lineno}, in {last.name}: `{line}` ({reason})'
+
+
+class _Normaliser:
+    """Rewrites an exported program's flat graph into one whose layers are modules."""
+
+    def __init__(self, model: nn.Module, exported: torch.export.ExportedProgram) -> None:
+        self.source = exported
+        signature = exported.graph_signature
+        self.tensors: dict[str, str] = {
+            **dict(signature.inputs_to_parameters),
+            **dict(signature.inputs_to_buffers),
+            **dict(signature.inputs_to_lifted_tensor_constants),
+        }
+        self.user_inputs = set(signature.user_inputs)
+        self.values: Mapping[str, Any] = {
+            **dict(model.named_parameters(remove_duplicate=False)),
+            **dict(model.named_buffers(remove_duplicate=False)),
+            **exported.constants,
+        }
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.made: dict[fx.Node, fx.Node] = {}
+        self.names: dict[str, Any] = {}
+
+    def run(self) -> fx.GraphModule:
+        for node in self.source.graph.nodes:
+            if node.op == "placeholder":
+                if node.name in self.user_inputs:
+                    self.made[node] = self.graph.placeholder(node.name)
+                    self._keep_meta(node)
+            elif node.op == "output":
+                (values,) = node.args
+                result = values[-1]
+                self.graph.output(self.made[result])
+            elif not self._as_layer(node):
+                self._as_function(node)
+        module = fx.GraphModule(self.root, self.graph, class_name="CapturedModel")
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        module.eval()
+        return module
+
+    def _keep_meta(self, node: fx.Node) -> None:
+        made = self.made[node]
+        stack = node.meta.get("nn_module_stack") or {}
+        made.meta["module_path"] = tuple(path for path, _ in stack.values())
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            made.meta["rank"] = value.dim()
+
+    def _as_layer(self, node: fx.Node) -> bool:
+        """Emit ``node`` as a call_module, when it is a layer with plain parameters."""
+        target = str(node.target)
+        builder = LAYER_BUILDERS.get(target)
+        if builder is None or not isinstance(node.args[0], fx.Node):
+            return False
+        first = node.args[0]
+        if first not in self.made:
+            return False
+        positions = PARAMETER_ARGUMENTS[target]
+        arguments: list[Any] = list(node.args)
+        name: str | None = None
+        for i in positions:
+            if i >= len(arguments) or arguments[i] is None:
+                continue
+            if not isinstance(arguments[i], fx.Node) or arguments[i].name not in self.tensors:
+                return False
+            full = self.tensors[arguments[i].name]
+            name = name or _layer_name(full)
+            arguments[i] = self.values[full]
+        if any(isinstance(a, fx.Node) for a in arguments[1:]):
+            return False
+        if name is None:  # no parameters: dropout
+            path = tuple(p for p, _ in (node.meta.get("nn_module_stack") or {}).values())
+            name = f"{path[-1]}.{node.name}" if path and path[-1] else node.name
+        rank = first.meta["val"].dim()
+        layer = builder(rank, *arguments[1:], **node.kwargs)
+        name = self._free_name(name, layer)
+        self.made[node] = self._call(name, first, node.name)
+        self._keep_meta(node)
+        return True
+
+    def _free_name(self, name: str, layer: nn.Module) -> str:
+        """``name``, shared by calls of the same layer and made unique among different ones."""
+        known = self.names.get(name)
+        if known is None:
+            self.names[name] = layer
+            _add_submodule(self.root, name, layer)
+            return name
+        if repr(known) == repr(layer):
+            return name
+        return self._free_name(f"{name}_again", layer)
+
+    def _call(self, target: str, first: fx.Node, name: str) -> fx.Node:
+        return self.graph.create_node("call_module", target, (self.made[first],), {}, name=name)
+
+    def _as_function(self, node: fx.Node) -> None:
+        for argument in node.all_input_nodes:
+            if argument not in self.made:
+                self.made[argument] = self._tensor(argument)
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            return
+        made = self.graph.node_copy(node, lambda n: self.made[n])
+        functional = _out_of_place(node.target)
+        if functional is not None:
+            made.target = functional
+            # whoever reads the overwritten tensor from here on reads the new one
+            self.made[node.all_input_nodes[0]] = made
+        self.made[node] = made
+        if node.target is operator.getitem or isinstance(node.target, torch._ops.OpOverload):
+            self._keep_meta(node)
+
+    def _tensor(self, node: fx.Node) -> fx.Node:
+        """A parameter, buffer or constant that no layer owns, as an attribute."""
+        full = self.tensors.get(node.name)
+        if full is None:
+            raise CaptureError(f"the captured graph uses {node.name!r}, whose origin is unknown")
+        name = "constants_" + full.replace(".", "_")
+        value = self.values[full]
+        if not hasattr(self.root, name):
+            if isinstance(value, nn.Parameter):
+                self.root.register_parameter(name, nn.Parameter(value.detach().clone()))
+            else:
+                self.root.register_buffer(name, torch.as_tensor(value).detach().clone())
+        return self.graph.get_attr(name)
+
+
+def _out_of_place(target: Any) -> Any:
+    """The functional form of an in-place aten operator, or None for any other target."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
+    base, _, overload = str(target).removeprefix("aten.").rpartition(".")
+    if not base.endswith("_") or base.startswith("_"):
+        return None
+    packet = getattr(torch.ops.aten, base.removesuffix("_"), None)
+    return getattr(packet, overload, None) if packet is not None else None
+
+
+def _layer_name(parameter: str) -> str:
+    """The layer's name from its parameter's: ``layer1.conv.weight`` -> ``layer1.conv``."""
+    owner, _, leaf = parameter.rpartition(".")
+    return owner if leaf == "weight" and owner else parameter.replace("_weight", "")
+
+
+def _add_submodule(root: nn.Module, name: str, module: nn.Module) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        child = root._modules.get(part)
+        if child is None:
+            child = nn.Module()
+            root.add_module(part, child)
+        root = child
+    if leaf in root._modules:  # a container of that name exists already: become its core
+        existing = root._modules[leaf]
+        for key, value in (existing._modules if existing is not None else {}).items():
+            module.add_module(key, value)
+    root.add_module(leaf, module)

@@ -1,0 +1,112 @@
+"""Channel groups: which channels can only be removed together.
+
+The dependency analysis is torch-pruning's (Fang et al., DepGraph, CVPR 2023, arXiv:2301.12900).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch_pruning as tp
+from torch import fx, nn
+
+from autocompress.graph.model_graph import ChannelGroup, GroupMember, Role, Skipped
+
+
+def find_groups(
+    module: fx.GraphModule, example_inputs: Sequence[torch.Tensor]
+) -> tuple[dict[str, ChannelGroup], list[Skipped]]:
+    """All channel groups of a normalised graph, and what could not be analysed.
+
+    Groups that must keep their width are returned with the reason in ``rigid``.
+    """
+    names = {submodule: name for name, submodule in module.named_modules()}
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            graph = tp.DependencyGraph().build_dependency(module, tuple(example_inputs))
+            coupled = list(graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]))
+    except Exception as error:  # the analysis is a library's: whatever it raises, we go on
+        reason = f"channel dependencies could not be analysed ({type(error).__name__}: {error})"
+        return {}, [Skipped("(all channel widths)", reason)]
+    groups: dict[str, ChannelGroup] = {}
+    skipped: list[Skipped] = []
+    for raw in coupled:
+        root = names.get(raw[0].dep.target.module)
+        if root is None:
+            continue
+        try:
+            group = _group(graph, raw, root, names)
+        except Exception as error:
+            skipped.append(
+                Skipped(
+                    root, f"its channels could not be followed ({type(error).__name__}: {error})"
+                )
+            )
+            continue
+        groups[group.name] = group
+        if group.rigid:
+            skipped.append(Skipped(group.name, f"width kept: {group.rigid}"))
+    return groups, skipped
+
+
+def _group(
+    graph: tp.DependencyGraph, raw: tp.Group, root: str, names: Mapping[nn.Module, str]
+) -> ChannelGroup:
+    first = raw[0].dep
+    channels = graph.get_out_channels(first.target.module)
+    whole = graph.get_pruning_group(first.target.module, first.handler, idxs=list(range(channels)))
+    members: dict[tuple[str, Role], GroupMember] = {}
+    rigid: str | None = None
+    for item in whole:
+        module = item.dep.target.module
+        name = names.get(module)
+        if name is None:
+            if isinstance(module, nn.Parameter):
+                rigid = rigid or "a free parameter of the model has this many channels"
+            continue
+        role = _role(module, item.dep.handler.__name__)
+        if isinstance(module, nn.Conv2d) and 1 < module.groups != module.out_channels:
+            rigid = rigid or f"{name} is a grouped convolution"
+        if isinstance(module, nn.GroupNorm):
+            rigid = rigid or f"{name} normalises over groups of channels"
+        indices = _indices(item.root_idxs, item.idxs, channels)
+        if indices is None:
+            rigid = rigid or f"its channels reach {name} in an irregular order"
+            continue
+        members.setdefault((name, role), GroupMember(name, role, indices))
+    if not any(m.role == "in" for m in members.values()):
+        rigid = rigid or "it is the model's output"
+    return ChannelGroup(_first(members, names, root), channels, tuple(members.values()), rigid)
+
+
+def _first(
+    members: Mapping[tuple[str, Role], GroupMember], names: Mapping[nn.Module, str], root: str
+) -> str:
+    """The group's name: its first producer, in the model's order, that mixes channels."""
+    modules = {name: module for module, name in names.items()}
+    producers = [name for name in modules if (name, "out") in members]
+    mixing = [name for name in producers if getattr(modules[name], "groups", 1) == 1]
+    return (mixing or producers or [root])[0]
+
+
+def _role(module: nn.Module, handler: str) -> Role:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
+        return "norm"
+    return "in" if "in_channels" in handler else "out"
+
+
+def _indices(
+    roots: Sequence[int], targets: Sequence[int], channels: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+    """Target indices per root channel, shape ``(channels, multiplicity)``; None when uneven."""
+    by_root: list[list[int]] = [[] for _ in range(channels)]
+    for root, target in zip(roots, targets, strict=True):
+        by_root[root].append(target)
+    lengths = {len(found) for found in by_root}
+    if len(lengths) != 1 or not by_root[0]:
+        return None
+    return np.array(by_root, dtype=np.int64)

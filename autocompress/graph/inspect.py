@@ -1,0 +1,111 @@
+"""Inspect a model: capture it and say everything that is known about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from autocompress.graph.blocks import find_alternatives, find_blocks
+from autocompress.graph.capture import trace
+from autocompress.graph.groups import find_groups
+from autocompress.graph.model_graph import Layer, ModelGraph, Skipped
+
+
+def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> ModelGraph:
+    """Capture ``model`` and find its layers, channel groups, blocks and branches.
+
+    Args:
+        model: any module whose forward takes tensors and returns one tensor.
+        example_inputs: one tensor per input, batch first.
+
+    Raises:
+        CaptureError: the model cannot be run or captured; names the user's line.
+    """
+    module = trace(model, example_inputs)
+    inputs = tuple(x.detach().cpu()[:1].clone() for x in example_inputs)
+    shapes = node_shapes(module, inputs)
+    layers, skipped = _layers(module, shapes)
+    groups, unfollowed = find_groups(module, inputs)
+    blocks = find_blocks(module, shapes, layers)
+    alternatives = find_alternatives(module, model, layers)
+    return ModelGraph(
+        module=module,
+        example_inputs=inputs,
+        layers=layers,
+        groups=groups,
+        blocks=blocks,
+        alternatives=alternatives,
+        skipped=[*skipped, *unfollowed],
+    )
+
+
+class _Shapes(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.shapes[n.name] = tuple(value.shape)
+        return value
+
+
+def node_shapes(
+    module: fx.GraphModule, inputs: Sequence[torch.Tensor]
+) -> dict[str, tuple[int, ...]]:
+    """The shape of every node's tensor for the given inputs."""
+    shapes = _Shapes(module)
+    with torch.no_grad():
+        shapes.run(*inputs)
+    return shapes.shapes
+
+
+def _layers(
+    module: fx.GraphModule, shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Layer], list[Skipped]]:
+    calls = Counter(str(n.target) for n in module.graph.nodes if n.op == "call_module")
+    layers: dict[str, Layer] = {}
+    skipped: list[Skipped] = []
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            if any(
+                str(u.target).startswith(("aten.conv", "aten.linear", "aten.addmm"))
+                for u in node.users
+            ):
+                reason = "its weight is computed in the forward pass, not a plain parameter"
+                skipped.append(Skipped(node.name, reason))
+            continue
+        if node.op != "call_module":
+            continue
+        name = str(node.target)
+        layer = _layer(name, module.get_submodule(name), shapes[node.name], calls[name])
+        if layer is not None and name not in layers:
+            layers[name] = layer
+            if layer.calls > 1:
+                skipped.append(
+                    Skipped(name, f"called {layer.calls} times with shared weights: kept in float")
+                )
+    return layers, skipped
+
+
+def _layer(name: str, module: nn.Module, shape: tuple[int, ...], calls: int) -> Layer | None:
+    output = (1, *shape[1:])
+    parameters = sum(p.numel() for p in module.parameters(recurse=False))
+    if isinstance(module, nn.Conv2d):
+        return Layer(
+            name, "conv", module.in_channels, module.out_channels,
+            tuple(module.kernel_size), tuple(module.stride), module.groups,
+            prod(output) * prod(module.weight.shape[1:]) * calls, parameters, output, calls,
+        )  # fmt: skip
+    if isinstance(module, nn.Linear):
+        return Layer(
+            name, "linear", module.in_features, module.out_features, (), (), 1,
+            prod(output) * module.in_features * calls, parameters, output, calls,
+        )  # fmt: skip
+    return None

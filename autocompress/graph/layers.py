@@ -1,0 +1,131 @@
+"""How aten calls with parameters become modules again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def _set(module: nn.Module, **tensors: torch.Tensor | None) -> nn.Module:
+    for name, value in tensors.items():
+        if value is None:
+            continue
+        value = value.detach().clone()
+        if name in module._parameters:
+            setattr(module, name, nn.Parameter(value))
+        else:
+            module.register_buffer(name, value)
+    return module
+
+
+def _conv2d(
+    rank: int,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = (1, 1),
+    padding: Any = (0, 0),
+    dilation: Any = (1, 1),
+    groups: int = 1,
+) -> nn.Module:
+    conv = nn.Conv2d(
+        weight.shape[1] * groups,
+        weight.shape[0],
+        (weight.shape[2], weight.shape[3]),
+        stride=_pair(stride),
+        padding=padding if isinstance(padding, str) else _pair(padding),
+        dilation=_pair(dilation),
+        groups=groups,
+        bias=bias is not None,
+        device="meta",
+    )
+    return _set(conv, weight=weight, bias=bias)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    return (int(items[0]), int(items[-1]))
+
+
+def _linear(rank: int, weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    return _set(linear, weight=weight, bias=bias)
+
+
+def _batch_norm(
+    rank: int,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> nn.Module:
+    if running_mean is None or running_var is None:
+        raise ValueError("batch norm without running statistics")
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[rank]
+    norm = kind(running_mean.shape[0], eps=eps, momentum=momentum, affine=weight is not None)
+    return _set(norm, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+
+
+def _layer_norm(
+    rank: int,
+    shape: Any,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> nn.Module:
+    norm = nn.LayerNorm(
+        [int(n) for n in shape],
+        eps=eps,
+        elementwise_affine=weight is not None,
+        bias=bias is not None,
+    )
+    return _set(norm, weight=weight, bias=bias)
+
+
+def _group_norm(
+    rank: int,
+    groups: int,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> nn.Module:
+    if weight is None:
+        raise ValueError("group norm without parameters")
+    return _set(nn.GroupNorm(groups, weight.shape[0], eps=eps), weight=weight, bias=bias)
+
+
+def _dropout(rank: int, p: float, train: bool) -> nn.Module:
+    return nn.Dropout(p)
+
+
+#: aten overload -> builder of the module from the input's rank and the call's other arguments.
+LAYER_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "aten.conv2d.default": _conv2d,
+    "aten.conv2d.padding": _conv2d,
+    "aten.linear.default": _linear,
+    "aten.batch_norm.default": _batch_norm,
+    "aten.layer_norm.default": _layer_norm,
+    "aten.group_norm.default": _group_norm,
+    "aten.dropout.default": _dropout,
+    "aten.dropout_.default": _dropout,
+}
+
+#: aten overload -> positions of its arguments that are parameters or buffers.
+PARAMETER_ARGUMENTS: dict[str, tuple[int, ...]] = {
+    "aten.conv2d.default": (1, 2),
+    "aten.conv2d.padding": (1, 2),
+    "aten.linear.default": (1, 2),
+    "aten.batch_norm.default": (1, 2, 3, 4),
+    "aten.layer_norm.default": (2, 3),
+    "aten.group_norm.default": (2, 3),
+    "aten.dropout.default": (),
+    "aten.dropout_.default": (),
+}

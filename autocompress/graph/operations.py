@@ -1,0 +1,322 @@
+"""From a candidate to its operations, without building it or touching a weight.
+
+Shapes are found by running the graph on torch's meta device, so any operator that torch knows is
+covered; layers are computed from the candidate's kept channels, kernel sizes and ranks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.graph.model_graph import ModelGraph
+from autocompress.graph.ops import Attribute, Op
+from autocompress.graph.selection import Selection, select
+
+_KINDS: Mapping[str, str] = {
+    "relu": "relu", "relu6": "relu6", "hardtanh": "hardtanh", "hardswish": "hardswish",
+    "hardsigmoid": "hardsigmoid", "sigmoid": "sigmoid", "silu": "silu", "gelu": "gelu",
+    "tanh": "tanh", "leaky_relu": "leaky_relu", "elu": "elu", "add": "add", "sub": "sub",
+    "mul": "mul", "div": "div", "matmul": "matmul", "bmm": "matmul", "softmax": "softmax",
+    "layer_norm": "layer_norm", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
+    "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
+    "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
+    "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose",
+}  # fmt: skip
+
+#: Calls that leave nothing in the deployed graph.
+_NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias", "_to_copy"})
+
+
+def operations(graph: ModelGraph, candidate: Candidate) -> tuple[Op, ...]:
+    """The operations of ``candidate``, in execution order, batch norm folded away.
+
+    Raises:
+        RequestError: the candidate does not fit the model.
+    """
+    return _Walk(graph, candidate, select(graph, candidate)).run()
+
+
+class _Walk:
+    def __init__(self, graph: ModelGraph, candidate: Candidate, selection: Selection) -> None:
+        self.graph = graph
+        self.candidate = candidate
+        self.selection = selection
+        self.values: dict[str, Any] = {}
+        self.producer: dict[str, str] = {}  # node -> the op that provides its value
+        self.ops: list[Op] = []
+        self.uses = Counter(
+            selection.resolve(argument.name)
+            for name in selection.nodes
+            for argument in graph.nodes[name].all_input_nodes
+        )
+
+    def run(self) -> tuple[Op, ...]:
+        inputs = iter(self.graph.example_inputs)
+        with torch.no_grad():
+            for name in self.selection.nodes:
+                node = self.graph.nodes[name]
+                if node.op == "placeholder":
+                    value = next(inputs)
+                    self.values[name] = torch.empty(value.shape, dtype=value.dtype, device="meta")
+                    self._emit(node, "input", ())
+                elif node.op == "get_attr":
+                    held = self._attribute(str(node.target))
+                    self.values[name] = torch.empty_like(held, device="meta")
+                elif node.op == "output":
+                    result = self.selection.resolve(node.all_input_nodes[0].name)
+                    self.values[name] = self.values[result]
+                    self._emit(node, "output", (self.producer[result],))
+                elif node.op == "call_module":
+                    self._module(node)
+                else:
+                    self._function(node)
+        return tuple(self.ops)
+
+    def _attribute(self, target: str) -> torch.Tensor:
+        owner: Any = self.graph.module
+        for part in target.split("."):
+            owner = getattr(owner, part)
+        return owner  # type: ignore[no-any-return]
+
+    def _value(self, node: fx.Node) -> Any:
+        return self.values[self.selection.resolve(node.name)]
+
+    def _inputs(self, node: fx.Node) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for argument in node.all_input_nodes:
+            name = self.producer.get(self.selection.resolve(argument.name))
+            if name is not None:
+                found[name] = None
+        names = tuple(found)
+        if len(names) == 1 and str(node.target).startswith(("aten.add.", "aten.mul.")):
+            tensors = [a for a in node.args if isinstance(a, fx.Node)]
+            return names * len(tensors)
+        return names
+
+    def _emit(self, node: fx.Node, kind: str, inputs: tuple[str, ...], **more: Any) -> None:
+        value = self.values[node.name]
+        shape = tuple(int(n) for n in value.shape) if isinstance(value, torch.Tensor) else ()
+        self.producer[node.name] = node.name
+        self.ops.append(Op(node.name, kind, inputs, shape, **more))
+
+    def _forward(self, node: fx.Node, source: str) -> None:
+        """``node`` leaves nothing behind: its value is its input's."""
+        self.producer[node.name] = self.producer[source]
+
+    # -- layers ---------------------------------------------------------------------------------
+
+    def _module(self, node: fx.Node) -> None:
+        name = str(node.target)
+        module = self.graph.submodule(name)
+        source = self.selection.resolve(node.all_input_nodes[0].name)
+        value = self.values[source]
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            self._layer(node, name, module, value)
+            return
+        self.values[node.name] = value
+        if isinstance(module, nn.Dropout):
+            self._forward(node, source)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and self._folds(source):
+            self._forward(node, source)
+            self._give_bias(self.producer[source])
+        else:
+            kinds = {nn.LayerNorm: "layer_norm", nn.GroupNorm: "group_norm"}
+            kind = kinds.get(type(module), "batch_norm")
+            self._emit(node, kind, self._inputs(node))
+
+    def _folds(self, source: str) -> bool:
+        producer = self.graph.nodes[source]
+        return (
+            producer.op == "call_module"
+            and str(producer.target) in self.graph.layers
+            and self.uses[source] == 1
+        )
+
+    def _give_bias(self, name: str) -> None:
+        for i in range(len(self.ops) - 1, -1, -1):
+            op = self.ops[i]
+            if op.name == name:
+                attributes = tuple(sorted({**dict(op.attributes), "bias": 1}.items()))
+                self.ops[i] = replace(op, attributes=attributes)
+                return
+
+    def _layer(
+        self, node: fx.Node, name: str, module: nn.Conv2d | nn.Linear, value: torch.Tensor
+    ) -> None:
+        policy = self.candidate.policy(name)
+        out = self.selection.out_indices.get(name)
+        kept_in = self.selection.in_indices.get(name)
+        weight = list(module.weight.shape)
+        if out is not None:
+            weight[0] = len(out)
+        if kept_in is not None and weight[1] > 1:
+            weight[1] = len(kept_in)
+        attributes: dict[str, Attribute] = {"bias": int(module.bias is not None)}
+        depthwise = False
+        if isinstance(module, nn.Conv2d):
+            depthwise = module.groups > 1
+            kernel = self.selection.kernels.get(name)
+            if kernel is not None:
+                weight[2:] = [kernel, kernel]
+            groups = weight[0] if module.groups == module.out_channels > 1 else module.groups
+            attributes |= {
+                "kernel": (weight[2], weight[3]),
+                "stride": _ints(module.stride),
+                "padding": kernel_padding(module, kernel),
+                "dilation": _ints(module.dilation),
+                "groups": groups,
+            }
+        rank = policy.rank
+        if rank is not None and not depthwise and rank < min(weight[0], _prod(weight[1:])):
+            self._low_rank(node, name, policy, value, weight, attributes, rank)
+            return
+        self.values[node.name] = _apply(value, weight, attributes)
+        self._emit(
+            node, "conv" if len(weight) == 4 else "linear", self._inputs(node),
+            layer=name, **_coded(policy, weight, attributes),
+        )  # fmt: skip
+
+    def _low_rank(
+        self, node: fx.Node, name: str, policy: LayerPolicy, value: torch.Tensor,
+        weight: list[int], attributes: dict[str, Attribute], rank: int,
+    ) -> None:  # fmt: skip
+        kind = "conv" if len(weight) == 4 else "linear"
+        first = [rank, *weight[1:]]
+        second = [weight[0], rank, *([1, 1] if kind == "conv" else [])]
+        inner = {**attributes, "bias": 0}
+        outer: dict[str, Attribute] = {"bias": attributes["bias"]}
+        if kind == "conv":
+            outer |= {
+                "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
+                "dilation": (1, 1), "groups": 1,
+            }  # fmt: skip
+        middle = _apply(value, first, inner)
+        reduced = reduce_name(node.name)
+        self.ops.append(
+            Op(
+                reduced, kind, self._inputs(node), tuple(middle.shape), layer=f"{name}.0",
+                **_coded(policy, first, inner),
+            )
+        )  # fmt: skip
+        self.values[node.name] = _apply(middle, second, outer)
+        self._emit(node, kind, (reduced,), layer=f"{name}.1", **_coded(policy, second, outer))
+
+    # -- everything else ------------------------------------------------------------------------
+
+    def _function(self, node: fx.Node) -> None:
+        arguments = fx.map_arg(node.args, self._value)
+        keywords = {**fx.map_arg(node.kwargs, self._value)}
+        if "device" in keywords:
+            keywords["device"] = torch.device("meta")
+        value = node.target(*arguments, **keywords)  # type: ignore[operator]
+        self.values[node.name] = value
+        if not isinstance(value, torch.Tensor):
+            return  # a size or a tuple: no tensor is computed
+        inputs = self._inputs(node)
+        base = str(node.target).removeprefix("aten.").partition(".")[0]
+        if not inputs:
+            return  # made of constants: folded when the model is loaded
+        if base in _NOTHING or str(node.target) == "<built-in function getitem>":
+            self.producer[node.name] = inputs[0]
+            return
+        self._emit(
+            node, _kind(base, arguments, value), inputs, attributes=_attributes(base, arguments)
+        )
+
+
+def reduce_name(node: str) -> str:
+    """The name of a low-rank layer's first half, given its second half's."""
+    return f"{node}_reduce"
+
+
+def kernel_padding(module: nn.Conv2d, kernel: int | None) -> tuple[int, int]:
+    """Padding (height, width) that keeps the output size under a cropped kernel."""
+    if isinstance(module.padding, str):
+        if module.padding == "valid":
+            return (0, 0)
+        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        full = (spans[0] // 2, spans[1] // 2)
+    else:
+        full = _pair(_ints(module.padding))
+    if kernel is None:
+        return full
+    return (
+        full[0] - module.dilation[0] * (module.kernel_size[0] - kernel) // 2,
+        full[1] - module.dilation[1] * (module.kernel_size[1] - kernel) // 2,
+    )
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in (values if isinstance(values, list | tuple) else (values,)))
+
+
+def _prod(values: list[int]) -> int:
+    total = 1
+    for value in values:
+        total *= value
+    return total
+
+
+def _coded(policy: LayerPolicy, weight: list[int], attributes: dict[str, Attribute]) -> Any:
+    return {
+        "attributes": tuple(sorted(attributes.items())),
+        "weight_shape": tuple(weight),
+        "weight_bits": policy.weight_bits,
+        "activation_bits": policy.activation_bits,
+        "sparsity": policy.sparsity,
+    }
+
+
+def _apply(value: torch.Tensor, weight: list[int], attributes: Mapping[str, Any]) -> torch.Tensor:
+    tensor = torch.empty(weight, device="meta", dtype=value.dtype)
+    if len(weight) != 4:
+        return nn.functional.linear(value, tensor)
+    return nn.functional.conv2d(
+        value, tensor, None, attributes["stride"], attributes["padding"],
+        attributes["dilation"], int(attributes["groups"]),
+    )  # fmt: skip
+
+
+def _kind(base: str, arguments: Any, value: torch.Tensor) -> str:
+    if base == "mean" and len(arguments) > 1 and isinstance(arguments[0], torch.Tensor):
+        axes = {a % arguments[0].dim() for a in (arguments[1] or [])}
+        return "global_avg_pool" if arguments[0].dim() == 4 and axes == {2, 3} else "mean"
+    if base == "adaptive_avg_pool2d" and tuple(value.shape[-2:]) == (1, 1):
+        return "global_avg_pool"
+    return _KINDS.get(base, f"aten.{base}")
+
+
+def _attributes(base: str, arguments: Any) -> tuple[tuple[str, Attribute], ...]:
+    if base in {"max_pool2d", "avg_pool2d"}:
+        kernel = _ints(arguments[1])
+        stride = _ints(arguments[2]) if len(arguments) > 2 and arguments[2] else kernel
+        padding = _ints(arguments[3]) if len(arguments) > 3 else (0,)
+        return tuple(
+            sorted(
+                {
+                    "kernel": _pair(kernel),
+                    "stride": _pair(stride),
+                    "padding": _pair(padding),
+                }.items()
+            )
+        )
+    if base == "cat":
+        return (("axis", int(arguments[1]) if len(arguments) > 1 else 0),)
+    if base == "hardtanh":
+        low, high = (arguments[1], arguments[2]) if len(arguments) > 2 else (-1.0, 1.0)
+        return (("high", float(high)), ("low", float(low)))
+    if base == "mean":
+        keep = bool(arguments[2]) if len(arguments) > 2 else False
+        return (("keepdim", int(keep)),)
+    return ()
+
+
+def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+    return (values[0], values[-1])

@@ -1,0 +1,173 @@
+"""What a candidate keeps of a captured model: nodes, channels, kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import fx
+
+from autocompress.core.candidate import Candidate
+from autocompress.errors import RequestError
+from autocompress.graph.model_graph import ModelGraph
+
+Indices = npt.NDArray[np.int64]
+
+DEPTH = "depth:"
+BRANCH = "branch:"
+KERNEL = "kernel:"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept.
+
+    Attributes:
+        nodes: names of the nodes that run, in execution order.
+        alias: node name -> name of the node whose value takes its place.
+        out_indices: module -> kept output indices (absent: all of them).
+        in_indices: module -> kept input indices (absent: all of them).
+        kernels: layer -> kernel size (absent: the full kernel).
+    """
+
+    nodes: tuple[str, ...]
+    alias: Mapping[str, str]
+    out_indices: Mapping[str, Indices]
+    in_indices: Mapping[str, Indices]
+    kernels: Mapping[str, int]
+
+    def resolve(self, name: str) -> str:
+        """The node that really provides the value of node ``name``."""
+        while name in self.alias:
+            name = self.alias[name]
+        return name
+
+
+def select(graph: ModelGraph, candidate: Candidate) -> Selection:
+    """What ``candidate`` keeps of ``graph``.
+
+    The kept channels of a group are its first ones: whoever holds the weights sorts them by
+    importance beforehand.
+
+    Raises:
+        RequestError: the candidate names a stage, branch or layer that the model does not have,
+            or asks for a width that a group cannot have.
+    """
+    alias = _aliases(graph, candidate)
+    nodes = _needed(graph, alias)
+    out_indices, in_indices = _channels(graph, candidate)
+    kernels: dict[str, int] = {}
+    for name, value in candidate.architecture.items():
+        if name.startswith(KERNEL):
+            layer = name.removeprefix(KERNEL)
+            if layer not in graph.layers:
+                raise RequestError(f"{name!r}: the model has no layer {layer!r}")
+            if not isinstance(value, int) or value > max(graph.layers[layer].kernel):
+                raise RequestError(f"{name!r} is {value!r}; give a kernel size up to the layer's")
+            kernels[layer] = value
+    return Selection(nodes, alias, out_indices, in_indices, kernels)
+
+
+def skipped_blocks(graph: ModelGraph, candidate: Candidate) -> tuple[str, ...]:
+    """Names of the residual blocks that the candidate leaves out."""
+    names: list[str] = []
+    for name, value in candidate.architecture.items():
+        if not name.startswith(DEPTH):
+            continue
+        stage = name.removeprefix(DEPTH)
+        if stage not in graph.stages:
+            raise RequestError(f"{name!r}: the model has no stage {stage!r} of skippable blocks")
+        blocks = graph.stages[stage]
+        if not isinstance(value, int) or not 0 <= value <= len(blocks):
+            raise RequestError(f"{name!r} is {value!r}; it must be in 0..{len(blocks)}")
+        names.extend(block.name for block in blocks[value:])
+    return tuple(names)
+
+
+def _aliases(graph: ModelGraph, candidate: Candidate) -> dict[str, str]:
+    skipped = set(skipped_blocks(graph, candidate))
+    alias = {b.output: b.input for b in graph.blocks if b.name in skipped}
+    for name, alternatives in graph.alternatives.items():
+        option = candidate.architecture.get(BRANCH + name)
+        if option is None:
+            continue
+        if option not in alternatives.branches:
+            raise RequestError(
+                f"{BRANCH + name!r} is {option!r}; use one of {', '.join(alternatives.branches)}"
+            )
+        alias.setdefault(alternatives.output, alternatives.branches[str(option)])
+    return alias
+
+
+def _needed(graph: ModelGraph, alias: Mapping[str, str]) -> tuple[str, ...]:
+    def real(node: fx.Node) -> fx.Node:
+        name = node.name
+        while name in alias:
+            name = alias[name]
+        return graph.nodes[name]
+
+    output = next(n for n in reversed(graph.module.graph.nodes) if n.op == "output")
+    seen: set[str] = set()
+    stack = [output]
+    while stack:
+        node = stack.pop()
+        if node.name in seen:
+            continue
+        seen.add(node.name)
+        stack.extend(real(argument) for argument in node.all_input_nodes)
+    return tuple(n for n, node in graph.nodes.items() if n in seen or node.op == "placeholder")
+
+
+def _channels(
+    graph: ModelGraph, candidate: Candidate
+) -> tuple[dict[str, Indices], dict[str, Indices]]:
+    dropped_out: dict[str, list[Indices]] = {}
+    dropped_in: dict[str, list[Indices]] = {}
+    for group in graph.groups.values():
+        width = candidate.policy(group.name).width
+        if width is None or width == group.channels:
+            continue
+        if group.rigid:
+            raise RequestError(f"layer {group.name!r} cannot be narrowed: {group.rigid}")
+        if width > group.channels:
+            raise RequestError(
+                f"width of {group.name!r} is {width}; the layer has {group.channels} channels"
+            )
+        for member in group.members:
+            target = dropped_in if member.role == "in" else dropped_out
+            target.setdefault(member.module, []).append(member.indices[width:].ravel())
+    sizes_out, sizes_in = _sizes(graph)
+    return (
+        {name: _kept(sizes_out[name], dropped) for name, dropped in dropped_out.items()},
+        {name: _kept(sizes_in[name], dropped) for name, dropped in dropped_in.items()},
+    )
+
+
+def _kept(size: int, dropped: list[Indices]) -> Indices:
+    keep = np.ones(size, dtype=bool)
+    for indices in dropped:
+        keep[indices] = False
+    return np.flatnonzero(keep)
+
+
+def _sizes(graph: ModelGraph) -> tuple[dict[str, int], dict[str, int]]:
+    """Full output and input extents of every module in a group."""
+    cached = graph.__dict__.get("_extents")
+    if cached is None:
+        outs: dict[str, int] = {}
+        ins: dict[str, int] = {}
+        for name in graph.members_of:
+            module = graph.submodule(name)
+            for attribute, extents in (
+                (("out_channels", "out_features", "num_features", "normalized_shape"), outs),
+                (("in_channels", "in_features"), ins),
+            ):
+                for key in attribute:
+                    value = getattr(module, key, None)
+                    if value is not None:
+                        extents[name] = int(value[-1] if isinstance(value, tuple) else value)
+        cached = (outs, ins)
+        graph.__dict__["_extents"] = cached
+    return cached

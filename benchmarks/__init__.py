@@ -1,0 +1,1 @@
+"""Benchmarks with one contract: a table for people, then one line ``RESULT {json}``."""
