@@ -12,16 +12,17 @@ from autocompress.errors import RequestError
 def response_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """Response distillation (Hinton et al. 2015, arXiv:1503.02531).
 
-    ``T^2 KL(softmax(teacher / T) || softmax(student / T))``, mean over the batch.
+    ``T^2 KL(softmax(teacher / T) || softmax(student / T))``, mean over the predictions.
 
     Args:
-        student: logits, shape ``(batch, classes)``.
+        student: logits, shape ``(batch, classes, ...)``.
         teacher: logits, same shape.
         temperature: softening, > 0.
     """
-    log_p = functional.log_softmax(student / temperature, dim=-1)
-    q = functional.log_softmax(teacher / temperature, dim=-1)
-    return functional.kl_div(log_p, q, reduction="batchmean", log_target=True) * temperature**2
+    log_p = functional.log_softmax(student / temperature, dim=1)
+    q = functional.log_softmax(teacher / temperature, dim=1)
+    total = functional.kl_div(log_p, q, reduction="sum", log_target=True)
+    return total * student.shape[1] / max(1, student.numel()) * temperature**2
 
 
 def regression_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -128,11 +128,16 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("zero_point", torch.zeros(()))
 
     def set_range(self, low: float, high: float) -> None:
-        """Cover ``[low, high]``, widened to hold 0; an empty range becomes ``[0, 1]``."""
+        """Cover ``[low, high]``, widened to hold 0; an empty range becomes ``[0, 1]``.
+
+        The step is a millionth smaller than the range needs, so that rounding never keeps either
+        end from the first or last code: clipping to the range then equals saturation.
+        """
         low, high = min(low, 0.0), max(high, 0.0)
         if high - low < 1e-12:
             high = low + 1.0
-        scale = torch.tensor((high - low) / ACTIVATION_HIGH, dtype=torch.float32)
+        step = (high - low) / ACTIVATION_HIGH * (1.0 - 1e-6)
+        scale = torch.tensor(step, dtype=torch.float32)
         zero = torch.round(torch.tensor(-low) / scale).clamp(ACTIVATION_LOW, ACTIVATION_HIGH)
         self.scale.copy_(scale)
         self.zero_point.copy_(zero)
@@ -236,11 +241,17 @@ class SimulatedConv2d(StoredLayer, nn.Conv2d):
 
     def __init__(self, module: nn.Conv2d, bits: int) -> None:
         nn.Conv2d.__init__(
-            self, module.in_channels, module.out_channels, cast(tuple[int, int], module.kernel_size),
-            cast(tuple[int, int], module.stride), module.padding,  # type: ignore[arg-type]
-            cast(tuple[int, int], module.dilation), module.groups, module.bias is not None,
+            self,
+            module.in_channels,
+            module.out_channels,
+            cast(tuple[int, int], module.kernel_size),
+            cast(tuple[int, int], module.stride),
+            module.padding,  # type: ignore[arg-type]
+            cast(tuple[int, int], module.dilation),
+            module.groups,
+            module.bias is not None,
             device="meta",
-        )  # fmt: skip
+        )
         self._adopt(module, bits)
 
     def forward(self, x: torch.Tensor, input_scale: torch.Tensor | None = None) -> torch.Tensor:

@@ -19,7 +19,7 @@ def parse_seconds(text: str | int | float) -> float:
     Raises:
         RequestError: the text is no duration, or not positive.
     """
-    if isinstance(text, bool):
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise RequestError(f"budget is {text!r}; give seconds or a text such as '10m' or '1h30m'")
     if isinstance(text, int | float):
         seconds = float(text)
@@ -56,7 +56,7 @@ class Budget:
             raise RequestError("the budget limits nothing; set seconds, trials or train_steps")
         for name in ("seconds", "trials", "train_steps"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise RequestError(f"budget {name} is {value!r}; it must be positive, or None")
 
     @classmethod

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -18,6 +20,13 @@ Scalar: TypeAlias = int | float | str | bool
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
 #: Activation bit-widths a policy may name.
 ACTIVATION_BITS = (4, 6, 8, 16, 32)
+#: Kinds of distillation a recipe may name.
+DISTILLATIONS = ("response", "none")
+_PATTERN = re.compile(r"unstructured|[1-9]\d*:[1-9]\d*")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +52,24 @@ class LayerPolicy:
     codebook: int | None = None
 
     def __post_init__(self) -> None:
-        if self.weight_bits not in WEIGHT_BITS:
+        if not _whole(self.weight_bits) or self.weight_bits not in WEIGHT_BITS:
             raise RequestError(f"weight_bits is {self.weight_bits!r}; use one of {WEIGHT_BITS}")
-        if self.activation_bits not in ACTIVATION_BITS:
+        if not _whole(self.activation_bits) or self.activation_bits not in ACTIVATION_BITS:
             raise RequestError(
                 f"activation_bits is {self.activation_bits!r}; use one of {ACTIVATION_BITS}"
             )
-        if not 0.0 <= self.sparsity < 1.0:
+        if not isinstance(self.sparsity, int | float) or not 0.0 <= self.sparsity < 1.0:
             raise RequestError(f"sparsity is {self.sparsity!r}; it must be in [0, 1)")
+        if not isinstance(self.pattern, str) or not _PATTERN.fullmatch(self.pattern):
+            raise RequestError(
+                f"pattern is {self.pattern!r}; use 'unstructured' or 'N:M' such as '2:4'"
+            )
         for name in ("width", "rank", "codebook"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RequestError(f"{name} is {value!r}; it must be at least 1, or None")
+            if value is not None and (not _whole(value) or value < 1):
+                raise RequestError(
+                    f"{name} is {value!r}; it must be a whole number of at least 1, or None"
+                )
 
     @property
     def is_quantized(self) -> bool:
@@ -89,15 +104,21 @@ class Recipe:
     steps: int | None = None
 
     def __post_init__(self) -> None:
+        if self.distillation not in DISTILLATIONS:
+            raise RequestError(
+                f"distillation is {self.distillation!r}; use one of {', '.join(DISTILLATIONS)}"
+            )
         if not 0.0 <= self.distillation_weight <= 1.0:
             raise RequestError(
                 f"distillation_weight is {self.distillation_weight!r}; it must be in [0, 1]"
             )
-        if self.temperature <= 0 or self.learning_rate <= 0:
+        if not 0 < self.temperature < math.inf or not 0 < self.learning_rate < math.inf:
             raise RequestError(
                 f"temperature ({self.temperature!r}) and learning_rate "
                 f"({self.learning_rate!r}) must be positive"
             )
+        if self.steps is not None and (not _whole(self.steps) or self.steps < 0):
+            raise RequestError(f"steps is {self.steps!r}; it must be a whole number, or None")
 
 
 def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -162,7 +183,9 @@ class Candidate:
                 layers={name: LayerPolicy(**policy) for name, policy in value["layers"].items()},
                 recipe=Recipe(**value["recipe"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except RequestError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RequestError(f"this is not a candidate's JSON: {error}") from error
 
     def __eq__(self, other: object) -> bool:

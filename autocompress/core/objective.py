@@ -108,6 +108,8 @@ def parse_objectives(values: Iterable[Objective | str]) -> tuple[Objective, ...]
     Raises:
         RequestError: unknown, repeated, too few or too many.
     """
+    if isinstance(values, str):
+        raise RequestError(f"objectives is {values!r}; give two to four names, such as a list")
     objectives = tuple(Objective.parse(v) for v in values)
     names = [o.metric for o in objectives]
     if len(set(names)) != len(names):

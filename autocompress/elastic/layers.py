@@ -97,14 +97,16 @@ class ElasticLayer(nn.Module):
 class ElasticNorm(nn.Module):
     """A batch or layer norm restricted to the kept channels.
 
-    In training, the running statistics are updated only at full width: for any other candidate
-    they are re-estimated (see :mod:`autocompress.elastic.batch_norm`).
+    In training, the running statistics are updated only at full width, and only while
+    :attr:`updates` is set: for any other candidate they are re-estimated (see
+    :mod:`autocompress.elastic.batch_norm`).
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
         self.kept = _ALL
+        self.updates = True
 
     def reset(self) -> None:
         """Back to the full width."""
@@ -117,7 +119,12 @@ class ElasticNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise the kept channels of ``x``."""
         module = self.module
-        if self.kept.indices is None:
+        frozen = (
+            self.training
+            and not self.updates
+            and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        )
+        if self.kept.indices is None and not frozen:
             return module(x)  # type: ignore[no-any-return]
         weight = _optional(self.kept, getattr(module, "weight", None))
         bias = _optional(self.kept, getattr(module, "bias", None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class ElasticModel(nn.Module):
     the same function as the captured one.
 
     Args:
-        graph: the captured model.
+        graph: the captured model, with only groups that can be narrowed left free (see
+            :func:`autocompress.elastic.space.without_unusable_widths`).
         techniques: applied to each layer in ascending ``order``.
     """
 
@@ -75,6 +76,11 @@ class ElasticModel(nn.Module):
         self.selection = selection
         return self
 
+    def update_norms(self, on: bool) -> None:
+        """Whether training moves the running statistics: on for the largest candidate only."""
+        for norm in self._norms.values():
+            norm.updates = on
+
     def _compress(self, name: str, layer: ElasticLayer, candidate: Candidate) -> None:
         known = self.graph.layers.get(name)
         if known is None:
@@ -116,12 +122,24 @@ class ElasticModel(nn.Module):
 
 def sort_channels(graph: ModelGraph) -> fx.GraphModule:
     """A copy of the captured model with every free channel group sorted by importance."""
+    orders = {
+        name: channel_importance(graph, group).argsort(descending=True, stable=True)
+        for name, group in graph.groups.items()
+        if group.rigid is None
+    }
+    return reorder_channels(graph, orders)
+
+
+def reorder_channels(graph: ModelGraph, orders: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    """A copy of the captured model with the channels of groups in another order.
+
+    Args:
+        graph: the captured model.
+        orders: group name to a permutation of its channels, shape ``(channels,)``.
+    """
     weights = copy.deepcopy(graph.module)
-    for group in graph.groups.values():
-        if group.rigid is not None:
-            continue
-        order = channel_importance(graph, group).argsort(descending=True, stable=True)
-        for member in group.members:
+    for name, order in orders.items():
+        for member in graph.groups[name].members:
             indices = torch.from_numpy(member.indices)
             module = weights.get_submodule(member.module)
             _permute(module, 1 if member.role == "in" else 0, indices, indices[order])

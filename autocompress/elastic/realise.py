@@ -25,8 +25,8 @@ def realise(elastic: ElasticModel, candidate: Candidate) -> fx.GraphModule:
         RequestError: the candidate does not fit the model.
     """
     before = elastic.candidate
-    elastic.configure(candidate)
     try:
+        elastic.configure(candidate)
         with torch.no_grad():
             return _Writer(elastic).write()
     finally:
@@ -52,6 +52,7 @@ class _Writer:
                 self.graph.output(made(node.all_input_nodes[0]))
             elif node.op == "call_module":
                 self.made[name] = self._module(node, made(node.all_input_nodes[0]))
+                self.made[name].meta["rank"] = node.meta.get("rank", 2)
             elif node.op == "get_attr":
                 self.made[name] = self._tensor(node)
             elif node.op == "placeholder":

@@ -17,9 +17,10 @@ from autocompress.compression.registry import default_techniques
 from autocompress.core.candidate import Candidate, LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice, Condition, Genome, SearchSpace
-from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.model import ElasticModel, reorder_channels
 from autocompress.elastic.realise import realise
 from autocompress.errors import RequestError
+from autocompress.graph.capture_check import agree, random_like
 from autocompress.graph.inspect import inspect_model
 from autocompress.graph.model_graph import ModelGraph, Skipped
 from autocompress.graph.selection import BRANCH, DEPTH
@@ -143,6 +144,10 @@ class ElasticSpace(SearchSpace):
         Raises:
             RequestError: the candidate does not belong to this space.
         """
+        strangers = {*candidate.architecture} - {*self._index}
+        strangers |= {*candidate.layers} - {*self.graph.layers}
+        if strangers:
+            raise RequestError(f"space {self._name!r} has no choice or layer {min(strangers)!r}")
         genome = np.zeros(len(self._choices), dtype=np.int64)
         for i, choice in enumerate(self._choices):
             technique = self._owner.get(choice.name)
@@ -188,8 +193,7 @@ def _automatic(name: str) -> bool:
 def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Choice]:
     found: list[Choice] = []
     for stage, blocks in graph.stages.items():
-        least = 0 if _can_lose_all(graph, stage) else 1
-        depths = tuple(range(len(blocks), least - 1, -1))
+        depths = tuple(range(len(blocks), _least_depth(graph, stage) - 1, -1))
         if len(depths) > 1:
             found.append(Choice(DEPTH + stage, depths, "architecture"))
     for name, alternatives in graph.alternatives.items():
@@ -201,10 +205,10 @@ def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Ch
     return found
 
 
-def _can_lose_all(graph: ModelGraph, stage: str) -> bool:
-    """Whether other layers remain when the whole stage is skipped."""
+def _least_depth(graph: ModelGraph, stage: str) -> int:
+    """1 when hardly a layer would remain without the stage, else 0."""
     inside = {layer for block in graph.stages[stage] for layer in block.layers}
-    return len(set(graph.layers) - inside) >= 2
+    return 0 if len(set(graph.layers) - inside) >= 2 else 1
 
 
 class _Conditions:
@@ -215,7 +219,8 @@ class _Conditions:
         self.by_layer: dict[str, Condition] = {}
         for stage, blocks in graph.stages.items():
             top = len(blocks)
-            for i, block in enumerate(blocks):
+            least = _least_depth(graph, stage)
+            for i, block in enumerate(blocks[least:], least):
                 condition = Condition(DEPTH + stage, tuple(range(top, i, -1)))
                 self.by_layer.update(dict.fromkeys(block.layers, condition))
         self.by_branch: dict[str, Condition] = {}
@@ -244,7 +249,8 @@ def without_unusable_widths(graph: ModelGraph) -> ModelGraph:
     """``graph`` with every group made rigid whose narrowing breaks the forward pass.
 
     Code such as ``x.view(-1, 64)`` bakes a channel count into the graph. Each group is narrowed
-    once, on torch's meta device, and the final shape compared.
+    once, on torch's meta device, and the final shape compared. Then the channels of all groups are
+    shuffled, which changes no output where the dependencies between layers were read rightly.
     """
     full = graph.operations(Candidate())[-1].shape
     groups = dict(graph.groups)
@@ -258,9 +264,36 @@ def without_unusable_widths(graph: ModelGraph) -> ModelGraph:
         if reason is not None:
             groups[name] = replace(group, rigid=reason)
             skipped.append(Skipped(name, f"width kept: {reason}"))
+    for name in _misread(replace(graph, groups=groups)):
+        reason = "its channels cannot be reordered without changing the model's output"
+        groups[name] = replace(groups[name], rigid=reason)
+        skipped.append(Skipped(name, f"width kept: {reason}"))
     if skipped == list(graph.skipped):
         return graph
     return replace(graph, groups=groups, skipped=skipped)
+
+
+def _misread(graph: ModelGraph) -> list[str]:
+    """Names of the free groups whose channels are not where the dependency analysis says."""
+    generator = torch.Generator().manual_seed(0)
+    orders = {
+        name: torch.randperm(group.channels, generator=generator)
+        for name, group in graph.groups.items()
+        if group.rigid is None
+    }
+    inputs = random_like(graph.example_inputs)
+    with torch.no_grad():
+        expected = graph.module(*inputs)
+
+    def same(names: Sequence[str]) -> bool:
+        shuffled = reorder_channels(graph, {name: orders[name] for name in names})
+        with torch.no_grad():
+            return agree(expected, shuffled(*inputs))
+
+    if same(list(orders)):
+        return []
+    wrong = [name for name in orders if not same([name])]
+    return wrong if same([name for name in orders if name not in wrong]) else list(orders)
 
 
 def _narrowing_error(

@@ -18,7 +18,7 @@ import torch
 from autocompress.core.candidate import Candidate
 from autocompress.core.space import SearchSpace
 from autocompress.elastic.model import ElasticModel
-from autocompress.errors import DivergedError
+from autocompress.errors import DataError, DivergedError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -81,6 +81,7 @@ def train_elastic(
 
     Raises:
         DivergedError: the loss is no longer finite.
+        DataError: an epoch has no batches.
     """
     settings = settings or ElasticTraining()
     rng = np.random.default_rng([seed, 0xE1A5])
@@ -92,7 +93,9 @@ def train_elastic(
     elastic.train()
     done = 0
     for epoch in itertools.count():
+        empty = True
         for inputs, targets in epochs(epoch):
+            empty = False
             if done >= steps or deadline():
                 elastic.eval()
                 elastic.configure(before)
@@ -117,6 +120,8 @@ def train_elastic(
             optimizer.step()
             done += 1
             progress(done, value)
+        if empty:
+            raise DataError("the training data yields no batch of two or more examples")
     raise AssertionError("itertools.count ended")
 
 
@@ -139,7 +144,9 @@ def _sandwich(
         total = 0.5 * total + 0.5 * distillation(outputs, guide)
     total.backward()  # type: ignore[no-untyped-call]
     answers = outputs.detach()
+    elastic.update_norms(False)
     for candidate in others:
         elastic.configure(candidate)
         distillation(elastic(inputs), answers).backward()  # type: ignore[no-untyped-call]
+    elastic.update_norms(True)
     return float(total.detach())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
@@ -165,7 +166,7 @@ class CandidateEvaluator:
         path = checkpoint_path(self.checkpoints, candidate)
         try:
             prepared.model.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise StorageError(
                 f"the checkpoint {path} cannot be used ({error}); delete it and resume the run"
             ) from error
@@ -227,13 +228,22 @@ def save_model(model: nn.Module, path: Path) -> None:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors so that the file is complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write tensors as safetensors so that the file is complete or absent.
+
+    Raises:
+        StorageError: the folder is missing, full or not writable.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: t.detach().contiguous().clone() for name, t in tensors.items()}, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    copies = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(copies, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error}") from error
 
 
 def uniform(layers: Sequence[str], weight_bits: int, activation_bits: int) -> Candidate:

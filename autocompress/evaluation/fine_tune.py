@@ -12,7 +12,7 @@ from torch import nn
 
 from autocompress.compression.distillation import distillation_loss
 from autocompress.core.candidate import Recipe
-from autocompress.errors import DivergedError
+from autocompress.errors import DataError, DivergedError
 from autocompress.evaluation.splits import Split
 from autocompress.evaluation.task import Task
 
@@ -63,6 +63,7 @@ def fine_tune(
 
     Raises:
         DivergedError: the loss is no longer finite.
+        DataError: there is no batch to train on.
     """
     if steps <= 0:
         model.eval()
@@ -73,7 +74,7 @@ def fine_tune(
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for step, (inputs, targets) in enumerate(_batches(split, batch_size, seed)):
+        for step, (inputs, targets) in enumerate(_batches(model, split, batch_size, seed)):
             if step >= steps or deadline():
                 break
             for group in optimizer.param_groups:
@@ -108,10 +109,21 @@ def zero_masks(model: nn.Module, layers: Iterable[str]) -> dict[str, torch.Tenso
 
 
 def _batches(
-    split: Split, batch_size: int, seed: int
+    model: nn.Module, split: Split, batch_size: int, seed: int
 ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches without end; batch norm cannot train on those of a single example."""
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     for epoch in itertools.count():
-        yield from split.batches(batch_size, shuffle=True, seed=seed * 100_003 + epoch)
+        empty = True
+        for inputs, targets in split.batches(batch_size, shuffle=True, seed=seed * 100_003 + epoch):
+            if len(inputs) > 1 or not norms:
+                empty = False
+                yield inputs, targets
+        if empty:
+            raise DataError(
+                f"{split.name} yields no batch of two or more examples to train on; give more "
+                f"examples, or a larger batch size"
+            )
 
 
 def _schedule(step: int, steps: int) -> float:

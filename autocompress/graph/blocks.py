@@ -42,7 +42,11 @@ def find_blocks(
 
 
 def _with_stages(blocks: list[Block]) -> list[Block]:
-    """Blocks that follow each other directly in one module form a stage, dropped last first."""
+    """Blocks that follow each other directly in one module form a stage, dropped last first.
+
+    It is named after that module, or after its first block where the module has other runs of
+    blocks, or is the model itself.
+    """
     runs: list[list[Block]] = []
     for block in blocks:
         previous = runs[-1][-1] if runs else None
@@ -52,7 +56,7 @@ def _with_stages(blocks: list[Block]) -> list[Block]:
             runs.append([block])
     uses = Counter(run[0].stage for run in runs)
     return [
-        replace(block, stage=block.stage if uses[block.stage] == 1 else run[0].name)
+        replace(block, stage=block.stage if block.stage and uses[block.stage] == 1 else run[0].name)
         for run in runs
         for block in run
     ]

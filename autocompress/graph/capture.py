@@ -18,7 +18,8 @@ import torch
 from torch import fx, nn
 
 from autocompress.errors import CaptureError
-from autocompress.graph.layers import LAYER_BUILDERS, PARAMETER_ARGUMENTS
+from autocompress.graph.capture_check import check_capture
+from autocompress.graph.layers import LAYER_BUILDERS, PARAMETER_ARGUMENTS, UnsupportedLayer
 
 _TORCH_ROOT = str(Path(torch.__file__).parent)
 _OWN_ROOT = str(Path(__file__).parent)
@@ -35,15 +36,17 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphM
         CaptureError: the model cannot be run or traced; names the user's line.
     """
     own = copy.deepcopy(model).cpu().eval()
-    inputs = tuple(_batch_of_two(x) for x in example_inputs)
-    exported = _export(own, inputs)
-    return _Normaliser(own, exported).run()
-
-
-def _batch_of_two(x: torch.Tensor) -> torch.Tensor:
     # a batch of one would be specialised into the graph
+    inputs = tuple(_batch(x, 2) for x in example_inputs)
+    exported = _export(own, inputs)
+    captured = _Normaliser(own, exported).run()
+    check_capture(own, captured, exported, tuple(_batch(x, 3) for x in example_inputs))
+    return captured
+
+
+def _batch(x: torch.Tensor, size: int) -> torch.Tensor:
     one = x.detach().cpu()[:1]
-    return one.expand(2, *one.shape[1:]).clone()
+    return one.expand(size, *one.shape[1:]).clone()
 
 
 def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
@@ -91,6 +94,7 @@ class _Normaliser:
     """Rewrites an exported program's flat graph into one whose layers are modules."""
 
     def __init__(self, model: nn.Module, exported: torch.export.ExportedProgram) -> None:
+        self.model = model
         self.source = exported
         signature = exported.graph_signature
         self.tensors: dict[str, str] = {
@@ -107,7 +111,8 @@ class _Normaliser:
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.made: dict[fx.Node, fx.Node] = {}
-        self.names: dict[str, Any] = {}
+        #: layer name -> what the layer is made of; calls made of the same share the layer
+        self.names: dict[str, tuple[Any, ...]] = {}
 
     def run(self) -> fx.GraphModule:
         for node in self.source.graph.nodes:
@@ -129,8 +134,7 @@ class _Normaliser:
 
     def _keep_meta(self, node: fx.Node) -> None:
         made = self.made[node]
-        stack = node.meta.get("nn_module_stack") or {}
-        made.meta["module_path"] = tuple(path for path, _ in stack.values())
+        made.meta["module_path"] = _module_path(node)
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             made.meta["rank"] = value.dim()
@@ -144,39 +148,59 @@ class _Normaliser:
         first = node.args[0]
         if first not in self.made:
             return False
-        positions = PARAMETER_ARGUMENTS[target]
         arguments: list[Any] = list(node.args)
-        name: str | None = None
-        for i in positions:
+        owned: list[str | None] = []
+        for i in PARAMETER_ARGUMENTS[target]:
             if i >= len(arguments) or arguments[i] is None:
+                owned.append(None)
                 continue
             if not isinstance(arguments[i], fx.Node) or arguments[i].name not in self.tensors:
                 return False
-            full = self.tensors[arguments[i].name]
-            name = name or _layer_name(full)
-            arguments[i] = self.values[full]
+            owned.append(self.tensors[arguments[i].name])
+            arguments[i] = self.values[self.tensors[arguments[i].name]]
         if any(isinstance(a, fx.Node) for a in arguments[1:]):
             return False
-        if name is None:  # no parameters: dropout
-            path = tuple(p for p, _ in (node.meta.get("nn_module_stack") or {}).values())
-            name = f"{path[-1]}.{node.name}" if path and path[-1] else node.name
-        rank = first.meta["val"].dim()
-        layer = builder(rank, *arguments[1:], **node.kwargs)
-        name = self._free_name(name, layer)
+        try:
+            layer = builder(first.meta["val"].dim(), *arguments[1:], **node.kwargs)
+        except UnsupportedLayer:
+            return False
+        known = [name for name in owned if name is not None]
+        name = self._layer_name(node, known[0]) if known else self._anonymous(node)
+        made = (target, *owned, repr(layer)) if known else (node.name,)
+        name = self._free_name(name, made, layer)
         self.made[node] = self._call(name, first, node.name)
         self._keep_meta(node)
         return True
 
-    def _free_name(self, name: str, layer: nn.Module) -> str:
+    def _layer_name(self, node: fx.Node, parameter: str) -> str:
+        """The calling module's name when it owns the parameter, else one from the parameter's."""
+        path = _module_path(node)
+        try:
+            caller = self.model.get_submodule(path[-1]) if path else self.model
+        except AttributeError:  # such as a lambda's own frame
+            caller = self.model
+        if caller is not self.model and getattr(caller, "weight", None) is self.values[parameter]:
+            return path[-1]
+        owner, _, leaf = parameter.rpartition(".")
+        if owner and leaf in {"weight", "bias", "running_mean", "running_var"}:
+            return owner
+        return parameter.replace("_weight", "")
+
+    def _anonymous(self, node: fx.Node) -> str:
+        """A name for a layer without parameters: dropout."""
+        path = _module_path(node)
+        return f"{path[-1]}.{node.name}" if path and path[-1] else node.name
+
+    def _free_name(self, name: str, made: tuple[Any, ...], layer: nn.Module) -> str:
         """``name``, shared by calls of the same layer and made unique among different ones."""
-        known = self.names.get(name)
-        if known is None:
-            self.names[name] = layer
-            _add_submodule(self.root, name, layer)
-            return name
-        if repr(known) == repr(layer):
-            return name
-        return self._free_name(f"{name}_again", layer)
+        for known, parts in self.names.items():
+            if parts == made:
+                return known
+        while name in self.names:
+            name = f"{name}_again"
+        self.names[name] = made
+        _add_submodule(self.root, name, layer)
+        return name
 
     def _call(self, target: str, first: fx.Node, name: str) -> fx.Node:
         return self.graph.create_node("call_module", target, (self.made[first],), {}, name=name)
@@ -223,10 +247,10 @@ def _out_of_place(target: Any) -> Any:
     return getattr(packet, overload, None) if packet is not None else None
 
 
-def _layer_name(parameter: str) -> str:
-    """The layer's name from its parameter's: ``layer1.conv.weight`` -> ``layer1.conv``."""
-    owner, _, leaf = parameter.rpartition(".")
-    return owner if leaf == "weight" and owner else parameter.replace("_weight", "")
+def _module_path(node: fx.Node) -> tuple[str, ...]:
+    """Names of the modules that a node was traced in, outermost first."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return tuple(path for path, _ in stack.values())
 
 
 def _add_submodule(root: nn.Module, name: str, module: nn.Module) -> None:

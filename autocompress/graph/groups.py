@@ -6,7 +6,7 @@ The dependency analysis is torch-pruning's (Fang et al., DepGraph, CVPR 2023, ar
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ def _group(
     first = raw[0].dep
     channels = graph.get_out_channels(first.target.module)
     whole = graph.get_pruning_group(first.target.module, first.handler, idxs=list(range(channels)))
-    members: dict[tuple[str, Role], GroupMember] = {}
+    pairs: dict[tuple[str, Role], set[tuple[int, int]]] = {}
     rigid: str | None = None
     for item in whole:
         module = item.dep.target.module
@@ -73,11 +73,16 @@ def _group(
             rigid = rigid or f"{name} is a grouped convolution"
         if isinstance(module, nn.GroupNorm):
             rigid = rigid or f"{name} normalises over groups of channels"
-        indices = _indices(item.root_idxs, item.idxs, channels)
+        found = pairs.setdefault((name, role), set())
+        found.update(zip(item.root_idxs, item.idxs, strict=True))
+    members: dict[tuple[str, Role], GroupMember] = {}
+    modules = {name: module for module, name in names.items()}
+    for (name, role), found in pairs.items():
+        indices = _indices(found, channels, _extent(modules[name], role))
         if indices is None:
             rigid = rigid or f"its channels reach {name} in an irregular order"
             continue
-        members.setdefault((name, role), GroupMember(name, role, indices))
+        members[name, role] = GroupMember(name, role, indices)
     if not any(m.role == "in" for m in members.values()):
         rigid = rigid or "it is the model's output"
     return ChannelGroup(_first(members, names, root), channels, tuple(members.values()), rigid)
@@ -99,12 +104,24 @@ def _role(module: nn.Module, handler: str) -> Role:
     return "in" if "in_channels" in handler else "out"
 
 
+def _extent(module: nn.Module, role: Role) -> int:
+    """How many channels of that role the module has."""
+    own = ("in_channels", "in_features") if role == "in" else ("out_channels", "out_features")
+    for attribute in (*own, "num_features", "num_channels", "normalized_shape"):
+        value = getattr(module, attribute, None)
+        if value is not None:
+            return int(value[-1] if isinstance(value, tuple) else value)
+    raise TypeError(f"{type(module).__name__} has no channels")
+
+
 def _indices(
-    roots: Sequence[int], targets: Sequence[int], channels: int
+    pairs: Iterable[tuple[int, int]], channels: int, extent: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
     """Target indices per root channel, shape ``(channels, multiplicity)``; None when uneven."""
     by_root: list[list[int]] = [[] for _ in range(channels)]
-    for root, target in zip(roots, targets, strict=True):
+    for root, target in sorted(pairs):
+        if not 0 <= target < extent:
+            return None
         by_root[root].append(target)
     lengths = {len(found) for found in by_root}
     if len(lengths) != 1 or not by_root[0]:

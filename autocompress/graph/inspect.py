@@ -73,13 +73,8 @@ def _layers(
     layers: dict[str, Layer] = {}
     skipped: list[Skipped] = []
     for node in module.graph.nodes:
-        if node.op == "get_attr":
-            if any(
-                str(u.target).startswith(("aten.conv", "aten.linear", "aten.addmm"))
-                for u in node.users
-            ):
-                reason = "its weight is computed in the forward pass, not a plain parameter"
-                skipped.append(Skipped(node.name, reason))
+        if node.op == "call_function":
+            skipped.extend(_left_alone(node))
             continue
         if node.op != "call_module":
             continue
@@ -92,6 +87,24 @@ def _layers(
                     Skipped(name, f"called {layer.calls} times with shared weights: kept in float")
                 )
     return layers, skipped
+
+
+def _left_alone(node: fx.Node) -> list[Skipped]:
+    """Why a call with weights is no layer, if it is such a call."""
+    base = str(node.target).removeprefix("aten.").partition(".")[0]
+    if not base.startswith(("conv", "linear", "addmm")):
+        return []
+    weight = node.args[1 if base != "addmm" else 2]
+    if not isinstance(weight, fx.Node):
+        return []
+    if weight.op != "get_attr":
+        reason = "its weight is computed in the forward pass, not a plain parameter"
+    elif base == "conv2d":
+        reason = "its arguments have no plain layer (padding 'same' under an even kernel)"
+    else:
+        reason = f"layers of kind {base} are not compressed"
+    path = node.meta.get("module_path") or ("",)
+    return [Skipped(path[-1] or node.name, reason)]
 
 
 def _layer(name: str, module: nn.Module, shape: tuple[int, ...], calls: int) -> Layer | None:

@@ -9,6 +9,18 @@ import torch
 from torch import nn
 
 
+class UnsupportedLayer(ValueError):  # noqa: N818 - tells the capture to keep the aten call
+    """This call has no equal among the layers; it stays an aten call."""
+
+
+class FeatureDropout(nn.Dropout):
+    """Dropout of whole channels, as ``nn.Dropout2d``."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the base class's name
+        """``(n, channels, ...)``, shape kept."""
+        return torch.feature_dropout(input, self.p, self.training)
+
+
 def _set(module: nn.Module, **tensors: torch.Tensor | None) -> nn.Module:
     for name, value in tensors.items():
         if value is None:
@@ -30,6 +42,9 @@ def _conv2d(
     dilation: Any = (1, 1),
     groups: int = 1,
 ) -> nn.Module:
+    spans = [d * (k - 1) for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
+    if padding == "same" and any(span % 2 for span in spans):
+        raise UnsupportedLayer("padding 'same' is uneven under this kernel")
     conv = nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],
@@ -65,8 +80,8 @@ def _batch_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> nn.Module:
-    if running_mean is None or running_var is None:
-        raise ValueError("batch norm without running statistics")
+    if running_mean is None or running_var is None or training:
+        raise UnsupportedLayer("batch norm over the batch's own statistics")
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[rank]
     norm = kind(running_mean.shape[0], eps=eps, momentum=momentum, affine=weight is not None)
     return _set(norm, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
@@ -98,12 +113,16 @@ def _group_norm(
     cudnn_enabled: bool = True,
 ) -> nn.Module:
     if weight is None:
-        raise ValueError("group norm without parameters")
+        raise UnsupportedLayer("group norm without parameters")
     return _set(nn.GroupNorm(groups, weight.shape[0], eps=eps), weight=weight, bias=bias)
 
 
 def _dropout(rank: int, p: float, train: bool) -> nn.Module:
     return nn.Dropout(p)
+
+
+def _feature_dropout(rank: int, p: float, train: bool) -> nn.Module:
+    return FeatureDropout(p)
 
 
 #: aten overload -> builder of the module from the input's rank and the call's other arguments.
@@ -116,6 +135,8 @@ LAYER_BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "aten.group_norm.default": _group_norm,
     "aten.dropout.default": _dropout,
     "aten.dropout_.default": _dropout,
+    "aten.feature_dropout.default": _feature_dropout,
+    "aten.feature_dropout_.default": _feature_dropout,
 }
 
 #: aten overload -> positions of its arguments that are parameters or buffers.
@@ -128,4 +149,6 @@ PARAMETER_ARGUMENTS: dict[str, tuple[int, ...]] = {
     "aten.group_norm.default": (2, 3),
     "aten.dropout.default": (),
     "aten.dropout_.default": (),
+    "aten.feature_dropout.default": (),
+    "aten.feature_dropout_.default": (),
 }

@@ -6,6 +6,7 @@ covered; layers are computed from the candidate's kept channels, kernel sizes an
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,6 +52,11 @@ class _Walk:
         self.values: dict[str, Any] = {}
         self.producer: dict[str, str] = {}  # node -> the op that provides its value
         self.ops: list[Op] = []
+        self.calls = Counter(
+            str(graph.nodes[name].target)
+            for name in selection.nodes
+            if graph.nodes[name].op == "call_module"
+        )
         self.uses = Counter(
             selection.resolve(argument.name)
             for name in selection.nodes
@@ -123,7 +129,7 @@ class _Walk:
         self.values[node.name] = value
         if isinstance(module, nn.Dropout):
             self._forward(node, source)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and self._folds(source):
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and self._folds(source, value):
             self._forward(node, source)
             self._give_bias(self.producer[source])
         else:
@@ -131,11 +137,15 @@ class _Walk:
             kind = kinds.get(type(module), "batch_norm")
             self._emit(node, kind, self._inputs(node))
 
-    def _folds(self, source: str) -> bool:
+    def _folds(self, source: str, value: torch.Tensor) -> bool:
+        """The rule of :func:`autocompress.graph.folding.fold_batch_norm`."""
         producer = self.graph.nodes[source]
+        layer = self.graph.layers.get(str(producer.target))
         return (
             producer.op == "call_module"
-            and str(producer.target) in self.graph.layers
+            and layer is not None
+            and (layer.kind == "conv" or value.dim() == 2)
+            and self.calls[layer.name] == 1
             and self.uses[source] == 1
         )
 
@@ -217,18 +227,23 @@ class _Walk:
             keywords["device"] = torch.device("meta")
         value = node.target(*arguments, **keywords)  # type: ignore[operator]
         self.values[node.name] = value
-        if not isinstance(value, torch.Tensor):
-            return  # a size or a tuple: no tensor is computed
         inputs = self._inputs(node)
-        base = str(node.target).removeprefix("aten.").partition(".")[0]
         if not inputs:
             return  # made of constants: folded when the model is loaded
-        if base in _NOTHING or str(node.target) == "<built-in function getitem>":
+        base = _base(node)
+        if isinstance(value, list | tuple) or base in _NOTHING:
+            # a tuple of tensors is an operation for each of those that are used
             self.producer[node.name] = inputs[0]
-            return
-        self._emit(
-            node, _kind(base, arguments, value), inputs, attributes=_attributes(base, arguments)
-        )
+        elif isinstance(value, torch.Tensor):
+            if node.target is operator.getitem:
+                base = _base(node.all_input_nodes[0])
+            self._emit(
+                node, _kind(base, arguments, value), inputs, attributes=_attributes(base, arguments)
+            )
+
+
+def _base(node: fx.Node) -> str:
+    return str(node.target).removeprefix("aten.").partition(".")[0]
 
 
 def reduce_name(node: str) -> str:

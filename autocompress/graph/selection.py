@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, Scalar
 from autocompress.errors import RequestError
 from autocompress.graph.model_graph import ModelGraph
 
@@ -55,19 +55,47 @@ def select(graph: ModelGraph, candidate: Candidate) -> Selection:
         RequestError: the candidate names a stage, branch or layer that the model does not have,
             or asks for a width that a group cannot have.
     """
+    _check_names(graph, candidate)
     alias = _aliases(graph, candidate)
     nodes = _needed(graph, alias)
     out_indices, in_indices = _channels(graph, candidate)
-    kernels: dict[str, int] = {}
-    for name, value in candidate.architecture.items():
-        if name.startswith(KERNEL):
-            layer = name.removeprefix(KERNEL)
-            if layer not in graph.layers:
-                raise RequestError(f"{name!r}: the model has no layer {layer!r}")
-            if not isinstance(value, int) or value > max(graph.layers[layer].kernel):
-                raise RequestError(f"{name!r} is {value!r}; give a kernel size up to the layer's")
-            kernels[layer] = value
+    kernels = {
+        name.removeprefix(KERNEL): _kernel(graph, name, value)
+        for name, value in candidate.architecture.items()
+        if name.startswith(KERNEL)
+    }
     return Selection(nodes, alias, out_indices, in_indices, kernels)
+
+
+def _check_names(graph: ModelGraph, candidate: Candidate) -> None:
+    for name in candidate.architecture:
+        kind = next((k for k in (DEPTH, BRANCH, KERNEL) if name.startswith(k)), None)
+        if kind is None:
+            raise RequestError(
+                f"unknown architecture choice {name!r}; names start with {DEPTH}, {BRANCH} "
+                f"or {KERNEL}"
+            )
+        if kind == BRANCH and name.removeprefix(BRANCH) not in graph.alternatives:
+            raise RequestError(f"{name!r}: the model has no branches {name.removeprefix(BRANCH)!r}")
+    for name in candidate.layers:
+        if name not in graph.layers:
+            raise RequestError(
+                f"the candidate has a policy for {name!r}; the model has no such layer"
+            )
+
+
+def _kernel(graph: ModelGraph, name: str, value: Scalar) -> int:
+    layer = name.removeprefix(KERNEL)
+    if layer not in graph.layers or not graph.layers[layer].kernel:
+        raise RequestError(f"{name!r}: the model has no convolution {layer!r}")
+    full = graph.layers[layer].kernel
+    fits = isinstance(value, int) and 1 <= value <= min(full)
+    if not fits or any((size - int(value)) % 2 for size in full):
+        raise RequestError(
+            f"{name!r} is {value!r}; a kernel of {full} can be cropped to "
+            f"{', '.join(str(k) for k in range(2 - min(full) % 2, min(full) + 1, 2))}"
+        )
+    return int(value)
 
 
 def skipped_blocks(graph: ModelGraph, candidate: Candidate) -> tuple[str, ...]:
@@ -125,6 +153,7 @@ def _channels(
 ) -> tuple[dict[str, Indices], dict[str, Indices]]:
     dropped_out: dict[str, list[Indices]] = {}
     dropped_in: dict[str, list[Indices]] = {}
+    _check_widths(graph, candidate)
     for group in graph.groups.values():
         width = candidate.policy(group.name).width
         if width is None or width == group.channels:
@@ -143,6 +172,20 @@ def _channels(
         {name: _kept(sizes_out[name], dropped) for name, dropped in dropped_out.items()},
         {name: _kept(sizes_in[name], dropped) for name, dropped in dropped_in.items()},
     )
+
+
+def _check_widths(graph: ModelGraph, candidate: Candidate) -> None:
+    for name, policy in candidate.layers.items():
+        if policy.width is None or policy.width == graph.layers[name].out_channels:
+            continue
+        group = graph.group_of.get(name)
+        if group is None:
+            raise RequestError(f"layer {name!r} cannot be narrowed: its channels are not known")
+        if candidate.policy(group.name).width != policy.width:
+            raise RequestError(
+                f"width of {name!r} is {policy.width}, that of {group.name!r} is "
+                f"{candidate.policy(group.name).width}; they can only be narrowed together"
+            )
 
 
 def _kept(size: int, dropped: list[Indices]) -> Indices:

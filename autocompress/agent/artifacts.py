@@ -1,0 +1,237 @@
+"""Exported models of a run: written, verified, timed, described."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from autocompress.agent.changes import changes_of
+from autocompress.agent.context import Context
+from autocompress.core.candidate import Candidate
+from autocompress.core.measurement import Measurement
+from autocompress.evaluation.evaluator import PreparedModel
+from autocompress.export.files import sha256_of
+from autocompress.export.manifest import write_manifest
+from autocompress.export.onnx_export import export_onnx
+from autocompress.export.packed import pack
+from autocompress.export.verification import Check, Expectations, verify_artifact
+from autocompress.graph.ops import Op
+from autocompress.graph.precision import quantized_tensors
+from autocompress.hardware.memory import peak_memory_bytes
+from autocompress.hardware.size import size_bytes, weight_bytes
+from autocompress.measurement.models import measure_interleaved
+
+#: A model's figures; keys are the columns of ``pareto.csv``.
+Row: TypeAlias = dict[str, Any]
+MODEL = "model.onnx"
+
+
+@dataclass(eq=False)
+class Artifact:
+    """An exported model.
+
+    Attributes:
+        row: its figures.
+        folder: where it lies.
+        candidate: what it was made from.
+        ops: its operations.
+        checks: what was checked.
+        broken: bounds it breaks, or why it is not returned.
+        latency: how it was timed, when it was.
+    """
+
+    row: Row
+    folder: Path
+    candidate: Candidate
+    ops: tuple[Op, ...]
+    checks: tuple[Check, ...] = ()
+    broken: list[str] = field(default_factory=list)
+    latency: Measurement | None = None
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / MODEL
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return all(check.ok for check in self.checks)
+
+    @property
+    def failures(self) -> list[str]:
+        """The checks that do not hold, in words."""
+        return [f"{c.name}: {c.detail or c.value}" for c in self.checks if not c.ok]
+
+    @classmethod
+    def of_row(cls, context: Context, row: Row) -> Artifact:
+        """The artifact of a baseline's row."""
+        candidate = Candidate.from_json(row["candidate"])
+        ops = context.space.graph.operations(candidate)
+        return cls(row, context.folder.models / str(row["id"]), candidate, ops)
+
+    def write_manifest(self, context: Context) -> None:
+        """Write ``manifest.json`` beside the model."""
+        checks = [c.to_json() for c in self.checks]
+        checks += [{"name": "bound", "ok": False, "detail": text} for text in self.broken]
+        measured = self.latency
+        write_manifest(
+            self.folder,
+            {
+                "id": self.row["id"],
+                "name": self.row["name"],
+                "sha256": sha256_of(self.path),
+                "size_bytes": self.path.stat().st_size,
+                "candidate": self.candidate.to_json(),
+                "metrics": {k: v for k, v in self.row.items() if k != "candidate"},
+                "checks": checks,
+                "layers": _layers(context, self.candidate, self.ops),
+                "environment": dict(measured.environment) if measured else {},
+                "protocol": dict(measured.protocol) if measured else {},
+            },
+        )
+
+
+def write_artifact(
+    context: Context,
+    candidate: Candidate,
+    prepared: PreparedModel,
+    identifier: str,
+    *,
+    name: str | None = None,
+) -> Artifact:
+    """Export a prepared model, re-open it and check it against torch and the data.
+
+    Raises:
+        AutocompressError: it cannot be exported.
+    """
+    folder = context.folder.models / identifier
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    path = folder / MODEL
+    export_onnx(prepared.model, prepared.ops, context.space.graph.example_inputs, path)
+    data, task = context.request.data, context.request.task
+    val = verify_artifact(path, batches=data.val.batches(64), metric=task.evaluate)
+    found = verify_artifact(
+        path,
+        reference=prepared.model,
+        batches=data.test.batches(64),
+        metric=task.evaluate,
+        expectations=Expectations(classification=task.is_classification),
+    )
+    changes = changes_of(context.space, candidate)
+    row: Row = {
+        "id": identifier,
+        "kind": "baseline" if identifier.startswith("baseline-") else "solution",
+        "name": name or identifier,
+        "accuracy": found.metrics.get("accuracy"),
+        "val_accuracy": val.metrics.get("accuracy"),
+        "agreement": found.metrics.get("agreement"),
+        "changes": changes,
+        "candidate": candidate.to_json(),
+        **_interval(found.metrics.get("accuracy"), found.examples, task.is_classification),
+        **_counted(prepared.ops, path),
+        **_estimates(context, prepared.ops),
+    }
+    return Artifact(row, folder, candidate, prepared.ops, found.checks)
+
+
+def measure_latencies(context: Context, artifacts: Sequence[Artifact]) -> list[Row]:
+    """Measured latency of each model where the device is at hand, all in turns."""
+    good = [a for a in artifacts if a.path.is_file()]
+    if not context.profile.is_local or not good:
+        return [{} for _ in artifacts]
+    measured = measure_interleaved([a.path for a in good], threads=context.profile.runtime.threads)
+    rows: dict[int, Row] = {}
+    for artifact, found in zip(good, measured, strict=True):
+        artifact.latency = found
+        if found.ok:
+            rows[id(artifact)] = {
+                "latency_ms": found.value,
+                "latency_low_ms": found.low,
+                "latency_high_ms": found.high,
+            }
+        else:
+            check = Check("latency", False, detail=f"could not be timed: {found.error}")
+            artifact.checks = (*artifact.checks, check)
+    return [rows.get(id(artifact), {}) for artifact in artifacts]
+
+
+def _counted(ops: Sequence[Op], path: Path) -> Row:
+    packed = pack(path)
+    try:
+        packed_bytes = packed.stat().st_size
+    finally:
+        packed.unlink()
+    return {
+        "size_bytes": path.stat().st_size,
+        "packed_bytes": packed_bytes,
+        "size_estimate_bytes": size_bytes(ops, quantized_tensors(ops)),
+        "macs": sum(op.macs for op in ops),
+        "parameters": sum(op.parameters for op in ops),
+        "peak_memory_bytes": peak_memory_bytes(ops, quantized_tensors(ops)),
+    }
+
+
+def _estimates(context: Context, ops: Sequence[Op]) -> Row:
+    predictor: Any = context.predictor
+    if predictor is None:
+        return {}  # the table is made after the baselines
+    found = predictor.estimate(ops)
+    return {
+        "latency_estimate_ms": found.value,
+        "latency_estimate_low_ms": found.low,
+        "latency_estimate_high_ms": found.high,
+    }
+
+
+def _interval(share: float | None, n: int, classification: bool) -> Row:
+    """95 % Wilson interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    if share is None or not n or not classification:
+        return {}
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return {"accuracy_low": max(0.0, centre - half), "accuracy_high": min(1.0, centre + half)}
+
+
+def _layers(context: Context, candidate: Candidate, ops: Sequence[Op]) -> list[Row]:
+    """One row per layer that remains."""
+    prices: Mapping[str, float] = {}
+    if context.predictor is not None:
+        prices = context.predictor.by_op(ops)
+    rows: dict[str, Row] = {}
+    for op in ops:
+        if op.layer is None:
+            continue
+        name = op.layer if op.layer in context.space.graph.layers else op.layer[:-2]
+        known = context.space.graph.layers[name]
+        policy = candidate.policy(name)
+        row = rows.setdefault(
+            name,
+            {
+                "name": name,
+                "kind": "depthwise conv" if known.is_depthwise else known.kind,
+                "weight_bits": policy.weight_bits,
+                "activation_bits": policy.activation_bits,
+                "width": op.weight_shape[0],
+                "original_width": known.out_channels,
+                "sparsity": policy.sparsity,
+                "rank": policy.rank,
+                "macs": 0,
+                "parameters": 0,
+                "bytes": 0,
+                "latency_estimate_ms": 0.0,
+            },
+        )
+        row["width"] = op.weight_shape[0]
+        row["macs"] += op.macs
+        row["parameters"] += op.parameters
+        row["bytes"] += weight_bytes(op)
+        row["latency_estimate_ms"] += prices.get(op.name, 0.0)
+    return list(rows.values())

@@ -1,0 +1,127 @@
+"""The stages in order, under the run folder's lock; each does only what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from autocompress.agent.context import Context
+from autocompress.agent.request import Request
+from autocompress.agent.run_folder import DecisionLog, RunFolder, command_line
+from autocompress.agent.stages import (
+    baseline,
+    elasticise,
+    finalise,
+    inspect,
+    price,
+    search,
+    sensitise,
+    verify,
+)
+from autocompress.core.events import Event, Observer
+from autocompress.errors import AutocompressError, RequestError
+from autocompress.report.html import write_report
+from autocompress.search.lock import RunLock
+
+#: In order of execution.
+STAGES = (inspect, baseline, price, sensitise, elasticise, search, finalise, verify)
+#: Once the user asked to stop, only what makes use of finished work still runs.
+_AFTER_INTERRUPT = (verify,)
+
+
+def run_search(
+    request: Request, folder: Path, *, resume: str = "auto", observers: Sequence[Observer] = ()
+) -> Path:
+    """Run a search, or what is missing of it, in ``folder``.
+
+    Args:
+        request: what is asked.
+        folder: the run folder.
+        resume: "auto" goes on with a run that is there, "never" refuses to, "must" insists.
+        observers: told of every event.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RunInUseError: another process is writing to the folder.
+        RequestError: the folder holds a run that was asked for something else.
+        NoFeasibleCandidateError: no candidate meets the constraints.
+    """
+    files = RunFolder(folder)
+    with RunLock(folder):
+        context = _open(request, files, resume, observers)
+        try:
+            _run_stages(context)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            _close(context, status, report=False)
+            if isinstance(error, AutocompressError):
+                context.log.add("run", "failed", str(error), {"type": type(error).__name__})
+            raise
+        _close(context, "interrupted" if context.stopping else "complete", report=True)
+    return folder
+
+
+def _open(
+    request: Request, files: RunFolder, resume: str, observers: Sequence[Observer]
+) -> Context:
+    if resume not in ("auto", "never", "must"):
+        raise RequestError(f"resume is {resume!r}; use 'auto', 'never' or 'must'")
+    asked = request.to_toml()
+    spent = 0.0
+    if files.exists:
+        if resume == "never":
+            raise RequestError(
+                f"{files.path} holds a run already; give an empty run_dir, or resume='auto'"
+            )
+        files.check_same(asked)
+        spent = float(files.settings()["run"].get("elapsed_seconds", 0.0))
+        files.update(status="running")
+    elif resume == "must":
+        raise RequestError(f"{files.path} holds no run to resume; check the path")
+    else:
+        files.begin(asked, command_line())
+    context = Context(
+        request, files, DecisionLog(files), observers=tuple(observers), spent_before=spent
+    )
+    context.tell(
+        "run",
+        "note",
+        f"run folder {files.path}",
+        {"run_dir": str(files.path), "resumed": spent > 0},
+    )
+    return context
+
+
+def _run_stages(context: Context) -> None:
+    threads = torch.get_num_threads()
+    try:
+        _run_each(context)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_each(context: Context) -> None:
+    with context.interrupts.watching():
+        for stage in STAGES:
+            if context.stopping and (stage not in _AFTER_INTERRUPT or not context.finalists):
+                continue
+            name = stage.STAGE
+            context.tell(name, "stage_started", name)
+            before = context.elapsed
+            stage.run(context)
+            seconds = context.elapsed - before
+            context.folder.update(elapsed_seconds=round(context.elapsed, 1))
+            context.tell(name, "stage_finished", name, {"seconds": seconds})
+
+
+def _close(context: Context, status: str, *, report: bool) -> None:
+    context.folder.update(status=status, elapsed_seconds=round(context.elapsed, 1))
+    if report:
+        write_report(context.folder.path, context.folder.path / "report.html")
+        event = Event("report", "finished", status, {"run_dir": str(context.folder.path)})
+        for observer in context.observers:
+            observer(event)

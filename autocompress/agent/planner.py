@@ -1,0 +1,214 @@
+"""How the budget is spread over the stages."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from autocompress.core.budget import Budget, Fidelity
+from autocompress.evaluation.evaluator import Effort
+
+#: Seconds to export, re-open, check and time one small model (measured; the reserve is re-planned
+#: from the baselines' own cost).
+VERIFY_SECONDS = 3.0
+#: Shares of the time left after inspection: a named space must train its weights first.
+_SPACE = {"baseline": 0.18, "price": 0.10, "elasticise": 0.17, "search": 0.30, "finalise": 0.25}
+_MODEL = {"price": 0.12, "sensitise": 0.08, "search": 0.42, "finalise": 0.38}
+#: Fixed efforts when the budget counts trials, so that results do not depend on speed.
+_FIXED_TRAINING = 240
+_FIXED_SHORT = 20
+_FIXED_FINAL = 120
+#: Trials that a search should have room for.
+_WANTED_TRIALS = 48
+_LEAST_TRIALS = 20
+#: Fewer training steps than this do not change which candidate is better.
+_LEAST_STEPS = 8
+_MOST_MODELS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, and what it is expected to cost.
+
+    Attributes:
+        seconds: stage to seconds, where the budget is in seconds; empty otherwise.
+        training_steps: steps to train a named space's largest network.
+        elastic_steps: steps of elastic training.
+        fidelity: the fidelity of the search's trials.
+        effort: steps of each fidelity.
+        trials: trials expected (or asked for).
+        models: models to finalise and verify.
+            threads: torch threads.
+        step_seconds: a typical candidate's training step, where it was measured.
+        sentences: the plan in words.
+    """
+
+    seconds: dict[str, float]
+    training_steps: int
+    elastic_steps: int
+    fidelity: Fidelity
+    effort: Effort
+    trials: int
+    models: int
+    threads: int = 1
+    step_seconds: float = 0.0
+    sentences: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``plan.json`` holds."""
+        notes = {
+            "baseline": f"train the largest network for {self.training_steps} steps"
+            if self.training_steps
+            else "measure the original, fp32 and int8",
+            "elasticise": f"train the shared weights for {self.elastic_steps} steps",
+            "search": f"about {self.trials} trials at fidelity {self.fidelity.value!r}",
+            "finalise": f"{self.models} models, {self.effort.final_steps} steps each",
+        }
+        stages = [
+            {"name": name, "seconds": round(seconds, 1), "note": notes.get(name, "")}
+            for name, seconds in self.seconds.items()
+        ] or [{"name": n, "seconds": None, "note": note} for n, note in notes.items()]
+        return {
+            "stages": stages,
+            "trials": self.trials,
+            "models": self.models,
+            "fidelity": self.fidelity.value,
+            "threads": self.threads,
+            "step_seconds": self.step_seconds,
+            "effort": asdict(self.effort),
+            "training_steps": self.training_steps,
+            "elastic_steps": self.elastic_steps,
+            "sentences": list(self.sentences),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Plan:
+        """The plan that :meth:`to_json` wrote."""
+        return cls(
+            seconds={s["name"]: s["seconds"] for s in value["stages"] if s["seconds"] is not None},
+            training_steps=value["training_steps"],
+            elastic_steps=value["elastic_steps"],
+            fidelity=Fidelity(value["fidelity"]),
+            effort=Effort(**value["effort"]),
+            trials=value["trials"],
+            models=value["models"],
+            threads=value["threads"],
+            step_seconds=value["step_seconds"],
+            sentences=tuple(value["sentences"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What was measured before planning.
+
+    Attributes:
+        step_seconds: one fine-tuning step of the original.
+        evaluation_seconds: one evaluation without training.
+        spent_seconds: what inspection has taken.
+        typical: cost of a typical candidate's step, relative to the original's.
+        epoch_steps: steps in one pass over the training examples.
+        from_scratch: whether the weights have to be trained first (a named space).
+        threads: torch threads that steps were measured with.
+    """
+
+    step_seconds: float
+    evaluation_seconds: float
+    spent_seconds: float
+    typical: float
+    epoch_steps: int
+    from_scratch: bool
+    threads: int = 1
+
+
+def make_plan(budget: Budget, costs: Costs, *, workers: int = 1) -> Plan:
+    """Spread ``budget`` over the stages."""
+    plan = _by_time(budget, costs, workers) if budget.seconds else _by_count(budget, costs)
+    return replace(plan, threads=costs.threads)
+
+
+def _by_count(budget: Budget, costs: Costs) -> Plan:
+    trials = budget.trials or _WANTED_TRIALS
+    training = _FIXED_TRAINING if costs.from_scratch else 0
+    short, final, elastic, models = _FIXED_SHORT, _FIXED_FINAL, training, min(_MOST_MODELS, trials)
+    if budget.train_steps is not None:
+        wanted = training + elastic + trials * short + models * final
+        share = min(1.0, budget.train_steps / max(1, wanted))
+        training, elastic = int(training * share), int(elastic * share)
+        short, final = int(short * share), int(final * share)
+    effort = Effort(short_steps=short, final_steps=final, val_limit=1000)
+    fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
+    return Plan(
+        {}, training, elastic, fidelity, effort, trials, models,
+        sentences=(
+            f"The budget counts trials: {trials} trials with {short} steps each, then the best "
+            f"{models} are trained for {final} steps; nothing depends on the machine's speed.",
+        ),
+    )  # fmt: skip
+
+
+def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
+    total = budget.seconds or 0.0
+    left = max(1.0, total - costs.spent_seconds)
+    models = int(min(_MOST_MODELS, max(3, 0.3 * left / VERIFY_SECONDS)))
+    verify = min(0.3 * left, models * VERIFY_SECONDS)
+    shares = _SPACE if costs.from_scratch else _MODEL
+    seconds = {name: share * (left - verify) for name, share in shares.items()}
+    seconds["verify"] = verify
+    step = max(1e-4, costs.step_seconds)
+    training = elastic = 0
+    if costs.from_scratch:
+        training = _clamp(seconds["baseline"] / step, 20, 60 * costs.epoch_steps)
+        # a sandwich step runs the largest, the smallest and a random network
+        sandwich = step * (1.4 + costs.typical)
+        elastic = _clamp(seconds["elasticise"] / sandwich, 20, 120 * costs.epoch_steps)
+    step *= costs.typical
+    short = _short_steps(seconds["search"] * workers, costs, step, budget.trials)
+    fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
+    trial_seconds = max(1e-3, costs.evaluation_seconds + short * step)
+    trials = budget.trials or max(8, int(seconds["search"] * workers / trial_seconds))
+    per_model = seconds["finalise"] * workers / models
+    final = _clamp(per_model / step, 1, 30 * costs.epoch_steps)
+    effort = Effort(
+        short_steps=short, final_steps=final, val_limit=1000, final_seconds=1.5 * per_model
+    )
+    sentences = [
+        f"One training step of the original takes {costs.step_seconds * 1e3:.0f} ms, of a typical "
+        f"candidate {step * 1e3:.0f} ms, one evaluation "
+        f"{costs.evaluation_seconds:.1f} s.",
+        f"{trials} trials fit into {seconds['search']:.0f} s "
+        + (f"with {short} training steps each" if short else "with inherited weights, untrained")
+        + f"; {models} models are then trained for up to {final} steps and verified.",
+    ]
+    if fidelity == Fidelity.INHERITED:
+        sentences.append(
+            "The budget leaves no time to train trials: candidates far from the original will "
+            "look worse than they could be."
+        )
+    return Plan(
+        seconds,
+        training,
+        elastic,
+        fidelity,
+        effort,
+        trials,
+        models,
+        step_seconds=step,
+        sentences=tuple(sentences),
+    )
+
+
+def _short_steps(seconds: float, costs: Costs, step: float, trials: int | None) -> int:
+    """Steps that each trial can be trained for; 0 when too few to matter.
+
+    Few trials that were trained tell more than many that were not, down to a fixed number.
+    """
+    for wanted in (trials,) if trials is not None else (_WANTED_TRIALS, _LEAST_TRIALS):
+        steps = int((seconds / wanted - costs.evaluation_seconds) / step)
+        if steps >= _LEAST_STEPS:
+            return min(steps, 2 * costs.epoch_steps)
+    return 0
+
+
+def _clamp(value: float, low: int, high: int) -> int:
+    return int(max(low, min(high, value)))

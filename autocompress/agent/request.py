@@ -1,0 +1,100 @@
+"""What a search was asked for, checked before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from autocompress.core.budget import Budget
+from autocompress.core.objective import Constraint, Objective
+from autocompress.core.space import SearchSpace
+from autocompress.errors import RequestError
+from autocompress.evaluation.data import Data
+from autocompress.evaluation.task import Task
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request.
+
+    Attributes:
+        subject: a trained model, the name of a space, or a space.
+        data: what to train, choose, report and calibrate with.
+        device: a name, a path to a profile, or a profile.
+        budget: limits of the whole search.
+        objectives: two to four.
+        constraints: bounds on metrics.
+        techniques: names, or None for all that pay on the device.
+        task: loss and metric.
+        strategy: a name or an Optuna sampler.
+        executor: "local".
+        workers: worker processes; 1 runs trials in the caller's process.
+        seed: decides everything random.
+        options: what the command line needs to ask again (model file and the like).
+    """
+
+    subject: nn.Module | str | SearchSpace
+    data: Data
+    device: Any
+    budget: Budget
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    techniques: tuple[str, ...] | None
+    task: Task
+    strategy: Any = "auto"
+    executor: str = "local"
+    workers: int = 1
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.subject, nn.Module | str | SearchSpace):
+            raise RequestError(
+                f"the first argument is a {type(self.subject).__name__}; give a trained "
+                f"torch.nn.Module, the name of a search space, or a SearchSpace"
+            )
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
+            raise RequestError(f"workers is {self.workers!r}; give at least 1")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise RequestError(f"seed is {self.seed!r}; give a whole number from 0")
+
+    @property
+    def subject_name(self) -> str:
+        """The model's class, or the space's name."""
+        if isinstance(self.subject, str):
+            return self.subject
+        if isinstance(self.subject, SearchSpace):
+            return self.subject.name
+        return type(self.subject).__name__
+
+    def to_toml(self) -> dict[str, Any]:
+        """The ``[request]`` table of ``run.toml``; unset limits are left out."""
+        values: dict[str, Any] = {
+            "model": self.subject_name,
+            "kind": "space" if isinstance(self.subject, str) else type(self.subject).__name__,
+            "data": self.data.source or self.data.name,
+            "device": self.device if isinstance(self.device, str) else str(self.device),
+            "budget_seconds": self.budget.seconds,
+            "budget_trials": self.budget.trials,
+            "budget_train_steps": self.budget.train_steps,
+            "objectives": [o.metric for o in self.objectives],
+            "constraints": {c.metric: float(c.bound) for c in self.constraints},
+            "techniques": None if self.techniques is None else list(self.techniques),
+            "task": self.task.name,
+            "metric": getattr(self.task.metric, "__name__", "metric"),
+            "higher_is_better": self.task.higher_is_better,
+            "strategy": self.strategy if isinstance(self.strategy, str) else str(self.strategy),
+            "executor": self.executor,
+            "workers": self.workers,
+            "seed": self.seed,
+            "options": dict(self.options),
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def constraint_names(constraints: Sequence[Constraint]) -> set[str]:
+    """Metrics that are bounded."""
+    return {c.metric for c in constraints}

@@ -1,0 +1,185 @@
+"""What a search gives back: the verified front, the baseline, every trial."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from autocompress.core.candidate import Candidate
+from autocompress.errors import InfeasibleError, RequestError, StorageError
+from autocompress.report.html import write_report
+from autocompress.report.run_folder import RunView, read_run
+from autocompress.search.store import read_trials
+
+
+class Solution:
+    """One verified deployable model.
+
+    Args:
+        folder: ``models/<id>`` of a run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / "manifest.json"
+        try:
+            self.manifest: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{path} cannot be read: {error}") from error
+
+    @property
+    def id(self) -> str:
+        """The candidate's id."""
+        return str(self.manifest["id"])
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / "model.onnx"
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was chosen for every layer."""
+        return Candidate.from_json(self.manifest["candidate"])
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Measured and estimated figures; names as the columns of ``pareto.csv``."""
+        return dict(self.manifest["metrics"])
+
+    def explain(self) -> pd.DataFrame:
+        """A row per layer: bits, width, sparsity, rank, bytes, estimated milliseconds."""
+        return pd.DataFrame(self.manifest["layers"])
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the ONNX file to ``path`` and its manifest next to it.
+
+        Raises:
+            StorageError: it cannot be written there.
+        """
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path, target)
+            shutil.copyfile(self.folder / "manifest.json", target.with_suffix(".manifest.json"))
+        except OSError as error:
+            raise StorageError(f"cannot write {target}: {error}") from error
+        return target
+
+    def session(self) -> Any:
+        """An open session of the model in its runtime; ``run({name: array})`` gives outputs."""
+        from autocompress.runtimes.registry import load_runtime
+
+        return load_runtime("onnxruntime").load(self.path)
+
+    def __repr__(self) -> str:
+        shown = {k: self.metrics.get(k) for k in ("accuracy", "latency_ms", "size_bytes")}
+        return f"Solution({self.id}, {shown})"
+
+
+class SearchResult:
+    """The front of verified models, with everything around it.
+
+    Args:
+        run_dir: a run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    @cached_property
+    def view(self) -> RunView:
+        """Everything that the run folder holds."""
+        return read_run(self.run_dir)
+
+    @property
+    def pareto(self) -> pd.DataFrame:
+        """A row per verified model; estimated and measured columns."""
+        frame = self.view.pareto
+        return frame.reset_index(drop=True)
+
+    @property
+    def baseline(self) -> pd.DataFrame:
+        """The original in fp32 and uniform int8, measured in the same way."""
+        return self.view.baselines.reset_index(drop=True)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Every trial, failures and their reasons included."""
+        path = self.run_dir / "study.db"
+        records = read_trials(path) if path.is_file() else []
+        return pd.DataFrame(
+            [
+                {
+                    "number": r.number, "state": r.state, "fidelity": r.fidelity.value,
+                    "origin": r.origin, "candidate": r.candidate.id, "error": r.error,
+                    "seconds": r.seconds, "attempts": r.attempts, **r.metrics,
+                }
+                for r in records
+            ]
+        )  # fmt: skip
+
+    @property
+    def solutions(self) -> list[Solution]:
+        """The verified models, fastest first."""
+        return [Solution(self.run_dir / "models" / str(i)) for i in self.pareto["id"]]
+
+    def best(
+        self,
+        *,
+        max_latency_ms: float | None = None,
+        max_size_bytes: float | None = None,
+        max_accuracy_drop: float | None = None,
+    ) -> Solution:
+        """The most accurate verified model within the bounds.
+
+        Args:
+            max_latency_ms: measured where it was measured, else estimated.
+            max_size_bytes: of the ONNX file.
+            max_accuracy_drop: points lost against the fp32 baseline, as a share.
+
+        Raises:
+            InfeasibleError: no verified model is within the bounds; names the nearest.
+            RequestError: the run has no verified model.
+        """
+        frame = self.pareto
+        if frame.empty:
+            raise RequestError(f"{self.run_dir} holds no verified model; resume the run first")
+        latency = frame["latency_ms"].fillna(frame["latency_estimate_ms"])
+        fits = pd.Series(True, index=frame.index)
+        for bound, values, name in (
+            (max_latency_ms, latency, "latency_ms"),
+            (max_size_bytes, frame["size_bytes"], "size_bytes"),
+            (max_accuracy_drop, frame["accuracy_drop"], "accuracy_drop"),
+        ):
+            if bound is not None:
+                within = values <= bound
+                if not within.any():
+                    raise InfeasibleError(
+                        f"no model has {name} <= {bound:g}; the least is {values.min():g}"
+                    )
+                fits &= within
+        if not fits.any():
+            raise InfeasibleError("no model meets all the bounds together; relax one of them")
+        drop = frame.loc[fits, "accuracy_drop"]
+        ties = drop.index[drop == drop.min()]
+        chosen = latency[ties].idxmin()
+        return Solution(self.run_dir / "models" / str(frame.loc[chosen, "id"]))
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the HTML report; by default into the run folder."""
+        return write_report(self.run_dir, Path(path) if path else self.run_dir / "report.html")
+
+    def plot(self) -> Any:
+        """The front as a plotly figure."""
+        from autocompress.report.figures import front_figure
+
+        return front_figure(self.view)
+
+    def __repr__(self) -> str:
+        return f"SearchResult({str(self.run_dir)!r}, {len(self.pareto)} verified models)"

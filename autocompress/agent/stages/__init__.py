@@ -1,0 +1,1 @@
+"""One file per stage; each has ``run(context)`` and does only what is missing."""

@@ -1,0 +1,121 @@
+"""The rows everything is compared with: the original in fp32 and in uniform int8."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from safetensors.torch import load_file
+
+from autocompress.agent.artifacts import Artifact, Row, measure_latencies, write_artifact
+from autocompress.agent.context import Context
+from autocompress.core.candidate import Candidate, Recipe
+from autocompress.elastic.realise import realise
+from autocompress.evaluation.accuracy import evaluate_model
+from autocompress.evaluation.evaluator import PreparedModel, save_tensors, uniform
+from autocompress.evaluation.fine_tune import fine_tune
+from autocompress.graph.folding import fold_batch_norm
+
+STAGE = "baseline"
+FP32, INT8 = "baseline-fp32", "baseline-int8"
+ORIGINAL = "original.safetensors"
+#: Peak learning rate when a named space's largest network is trained from nothing.
+FROM_SCRATCH_RATE = 4e-3
+
+
+def run(context: Context) -> None:
+    """Train a named space's largest network, then measure the original in fp32 and int8."""
+    _weights(context)
+    context.teacher = realise(context.elastic, context.space.decode(context.space.original))
+    context.evaluator.teacher = context.teacher
+    stored = context.folder.read_json("baseline.json")
+    if stored is not None:
+        context.baselines = {row["id"]: row for row in stored}
+        return
+    artifacts = [_original(context), _int8(context)]
+    for artifact, measured in zip(artifacts, measure_latencies(context, artifacts), strict=True):
+        artifact.row.update(measured)
+    context.baselines = {a.row["id"]: a.row for a in artifacts}
+    reference = context.baselines[FP32]
+    for artifact in artifacts:
+        finish_row(artifact.row, reference, context)
+        artifact.write_manifest(context)
+    context.folder.write_json("baseline.json", [a.row for a in artifacts])
+    context.tell(STAGE, "note", "baseline", {"rows": [a.row for a in artifacts]})
+    _say(context)
+
+
+def _weights(context: Context) -> None:
+    """The original weights: the user's, or those of a freshly trained largest network."""
+    path = context.folder.checkpoints / ORIGINAL
+    if path.is_file():
+        context.elastic.weights.load_state_dict(load_file(path))
+        return
+    if context.from_scratch:
+        _train(context)
+    save_tensors(context.elastic.weights.state_dict(), path)
+
+
+def _train(context: Context) -> None:
+    plan, request = context.plan, context.request
+    largest = context.space.decode(context.space.original)
+    context.elastic.configure(largest)
+    limit = context.deadline(plan.seconds.get("baseline"))
+    report = context.progress(STAGE, "training steps")
+
+    def over() -> bool:
+        return context.stopping or (limit is not None and time.monotonic() > limit)
+
+    done = fine_tune(
+        context.elastic, request.data.train, request.task,
+        recipe=Recipe(distillation="none", learning_rate=FROM_SCRATCH_RATE),
+        steps=plan.training_steps, seed=request.seed, deadline=over,
+        progress=lambda step, loss: report(step, plan.training_steps),
+    )  # fmt: skip
+    value = evaluate_model(context.elastic, request.data.val, request.task)
+    context.decide(
+        STAGE,
+        "train the largest network",
+        f"The space's largest network was trained for {done.steps} steps; its validation "
+        f"{request.task.name} metric is {value:.4f}.",
+        steps=done.steps, loss=done.loss, metric=value,
+    )  # fmt: skip
+
+
+def _original(context: Context) -> Artifact:
+    candidate = context.space.decode(context.space.original)
+    model = fold_batch_norm(realise(context.elastic, candidate))
+    prepared = PreparedModel(model.eval(), context.space.graph.operations(candidate))
+    return write_artifact(context, candidate, prepared, FP32, name="original, fp32")
+
+
+def _int8(context: Context) -> Artifact:
+    original = context.space.decode(context.space.original)
+    quantized = uniform([n for n, la in context.space.graph.layers.items() if la.calls == 1], 8, 8)
+    candidate = Candidate(architecture=original.architecture, layers=quantized.layers)
+    prepared = context.evaluator.prepare(candidate, steps=0, seed=context.request.seed)
+    return write_artifact(context, candidate, prepared, INT8, name="original, uniform int8")
+
+
+def finish_row(row: Row, reference: Row, context: Context) -> None:
+    """Fill in what is relative to the fp32 baseline."""
+    task = context.request.task
+    row["accuracy_drop"] = task.drop(reference["accuracy"], row["accuracy"])
+    row["val_accuracy_drop"] = task.drop(reference["val_accuracy"], row["val_accuracy"])
+    if row.get("latency_ms") and reference.get("latency_ms"):
+        row["speedup"] = reference["latency_ms"] / row["latency_ms"]
+    row["size_ratio"] = reference["size_bytes"] / row["size_bytes"]
+
+
+def _say(context: Context) -> None:
+    fp32, int8 = context.baselines[FP32], context.baselines[INT8]
+    speed = f"{int8['speedup']:.2f}x as fast" if int8.get("speedup") else "not timed here"
+    context.decide(
+        STAGE,
+        "baselines",
+        f"The original: {fp32['accuracy']:.4f}, {fp32['size_bytes']:,} bytes"
+        + (f", {fp32['latency_ms']:.4f} ms" if fp32.get("latency_ms") else "")
+        + f". Uniform int8 without training: {int8['accuracy']:.4f}, "
+        f"{int8['size_bytes']:,} bytes, {speed}.",
+        fp32=fp32, int8=int8, threads=torch.get_num_threads(),
+    )  # fmt: skip

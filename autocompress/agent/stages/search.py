@@ -1,0 +1,147 @@
+"""The search itself: one study over architecture and compression together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from autocompress.agent.context import Context
+from autocompress.agent.seeds import sensitivity_seeds, uniform_seeds
+from autocompress.agent.stages.baseline import FP32
+from autocompress.core.space import Genome
+from autocompress.core.trial import TrialRecord
+from autocompress.search.executors.registry import make_executor
+from autocompress.search.store import TrialStore
+from autocompress.search.study import Study
+
+STAGE = "search"
+#: No trial may take longer than this many times what the plan expects, nor less than a minute.
+_PATIENCE = 20.0
+
+
+def run(context: Context) -> None:
+    """Leaves the search's front in the context; finished trials are in ``study.db``."""
+    request, plan = context.request, context.plan
+    context.seeds = _seeds(context)
+    before = read_only_trials(context)
+    limit = max(60.0, _PATIENCE * plan.seconds.get(STAGE, 0.0) / max(1, plan.trials))
+    with open_study(context, limit) as study:
+        reserve = sum(plan.seconds.get(name, 0.0) for name in ("finalise", "verify"))
+
+        def on_trial(record: TrialRecord) -> None:
+            _tell(context, record, len(study.trials))
+
+        timed = bool(plan.seconds)
+        ending = study.run(
+            plan.fidelity,
+            max_trials=request.budget.trials or (None if timed else plan.trials),
+            deadline=context.deadline(None, reserve) if timed else None,
+            seeds=dict(context.seeds),
+            on_trial=on_trial,
+            should_stop=lambda: context.stopping,
+        )
+        context.front = study.front()
+        trials = study.trials
+        _conclude(context, trials, ending, len(trials) - before, study.rejected, study.repaired)
+
+
+@contextmanager
+def open_study(context: Context, trial_seconds: float) -> Iterator[Study]:
+    """The run's study, over whatever its store holds already.
+
+    Args:
+        context: the run.
+        trial_seconds: no trial may take longer.
+    """
+    request = context.request
+    with (
+        TrialStore(context.folder.path / "study.db") as store,
+        make_executor(
+            request.executor, context.evaluator, workers=request.workers,
+            deadline_seconds=trial_seconds,
+        ) as executor,
+    ):  # fmt: skip
+        yield Study(
+            context.space,
+            objectives=request.objectives,
+            constraints=request.constraints,
+            price=context.pricer,
+            strategy=request.strategy,
+            executor=executor,
+            store=store,
+            seed=request.seed,
+            reference={"accuracy": request.task.score(context.baselines[FP32]["val_accuracy"])},
+        )
+
+
+def _seeds(context: Context) -> list[tuple[str, Genome]]:
+    found = []
+    if context.sensitivity:
+        names = dict(uniform_seeds(context.space))
+        start = next((g for n, g in names.items() if n.startswith("w8a8")), context.space.original)
+        for objective in context.request.objectives:
+            if objective.metric in ("latency_ms", "size_bytes", "macs"):
+                found += sensitivity_seeds(
+                    context.space, context.sensitivity, context.pricer, objective.metric,
+                    start=start,
+                )  # fmt: skip
+    mixed = dict(_interleave(uniform_seeds(context.space), found))
+    # leave at least half of the trials to the strategy
+    return list(mixed.items())[: max(8, context.plan.trials // 2)]
+
+
+def _interleave(*lists: list[tuple[str, Genome]]) -> Iterator[tuple[str, Genome]]:
+    for i in range(max(len(items) for items in lists)):
+        for items in lists:
+            if i < len(items):
+                yield items[i]
+
+
+def _tell(context: Context, record: TrialRecord, count: int) -> None:
+    shown = ", ".join(
+        f"{o.metric} {record.metrics[o.metric]:.4g}"
+        for o in context.request.objectives
+        if o.metric in record.metrics
+    )
+    what = shown if record.state == "complete" else f"failed: {record.error}"
+    context.tell(
+        STAGE,
+        "trial",
+        f"trial {record.number} ({record.origin}): {what}",
+        {
+            "number": record.number, "state": record.state, "metrics": dict(record.metrics),
+            "done": count, "total": context.plan.trials, "seconds": record.seconds,
+        },
+    )  # fmt: skip
+
+
+def read_only_trials(context: Context) -> int:
+    """How many finished trials the run folder holds already."""
+    path = context.folder.path / "study.db"
+    if not path.is_file():
+        return 0
+    with TrialStore(path) as store:
+        return len(store)
+
+
+def _conclude(
+    context: Context,
+    trials: list[TrialRecord],
+    ending: str,
+    new: int,
+    rejected: dict[str, int],
+    repaired: int,
+) -> None:
+    failures = Counter(
+        (r.error or "unknown").partition("\n")[0] for r in trials if r.state == "failed"
+    )
+    context.decide(
+        STAGE,
+        "end of search",
+        f"The search ended ({ending}) after {len(trials)} trials, {new} of them in this session: "
+        f"{len(context.front)} on the front, {sum(failures.values())} failed, "
+        f"{sum(rejected.values())} proposals turned down before any evaluation.",
+        ending=ending, failures=dict(failures), rejected=rejected, repaired=repaired,
+        front=[r.number for r in context.front],
+    )  # fmt: skip

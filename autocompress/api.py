@@ -1,0 +1,254 @@
+"""``autocompress.search`` and its siblings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autocompress.agent.context import Context
+from autocompress.agent.pipeline import run_search
+from autocompress.agent.planner import Plan
+from autocompress.agent.request import Request
+from autocompress.agent.result import SearchResult
+from autocompress.agent.run_folder import DecisionLog, RunFolder
+from autocompress.agent.stages import inspect as inspect_stage
+from autocompress.core.budget import Budget
+from autocompress.core.events import Observer
+from autocompress.core.objective import Objective, parse_constraints, parse_objectives
+from autocompress.core.space import SearchSpace
+from autocompress.errors import RequestError
+from autocompress.evaluation.data import Data
+from autocompress.evaluation.task import Task
+from autocompress.hardware.profiles import load_profile
+from autocompress.report.display import make_display
+from autocompress.search.executors.registry import executor_names
+from autocompress.search.strategies.registry import strategy_names
+
+OBJECTIVES = ("accuracy", "latency_ms", "size_bytes")
+
+
+def search(
+    model: nn.Module | str | SearchSpace,
+    data: Data | str,
+    *,
+    device: Any = "local",
+    budget: Budget | str | float = "10m",
+    objectives: Sequence[Objective | str] = OBJECTIVES,
+    constraints: Mapping[str, float] | None = None,
+    techniques: Sequence[str] | None = None,
+    task: Task | None = None,
+    strategy: Any = "auto",
+    executor: str = "local",
+    workers: int = 1,
+    run_dir: str | Path | None = None,
+    resume: str = "auto",
+    seed: int = 0,
+    progress: bool | str = True,
+    callbacks: Sequence[Observer] = (),
+) -> SearchResult:
+    """Search for deployable models and verify every one that is returned.
+
+    Args:
+        model: a trained ``torch.nn.Module``, the name of a search space, or a space.
+        data: ``Data``, or a text such as ``"digits"`` or ``"cifar10:DIR"``.
+        device: a profile's name, the path of a profile, a profile, or ``"local"``: this machine,
+            where missing kernels are measured and every model is timed.
+        budget: ``"10m"``, seconds, or a ``Budget``. With ``Budget(trials=...)`` and a device other
+            than ``"local"`` nothing depends on the machine's speed: equal seeds, equal trials.
+        objectives: two to four of the metrics.
+        constraints: bounds, such as ``{"latency_ms": 2.0, "accuracy_drop": 0.01}``.
+        techniques: names; None takes all that pay on the device.
+        task: loss and metric; classification by default.
+        strategy: "auto", a name, or an Optuna sampler.
+        executor: "local".
+        workers: worker processes; 1 runs trials in this process.
+        run_dir: where everything is written; by default a new folder in ``runs/``.
+        resume: what to do with a run that is there: "auto" goes on, "never" refuses, "must"
+            insists on one.
+        seed: decides everything random.
+        progress: True shows progress; or "live", "plain", "json", "none".
+        callbacks: told of every :class:`~autocompress.core.events.Event`.
+
+    Returns:
+        The verified front, the baseline, and every trial.
+
+    Raises:
+        RequestError: the request is wrong; the message says how to mend it.
+        InfeasibleError: no candidate meets the constraints; names the nearest.
+        RunInUseError: another process is writing to the run folder.
+    """
+    request = _request(
+        model, data, device=device, budget=budget, objectives=objectives, constraints=constraints,
+        techniques=techniques, task=task, strategy=strategy, executor=executor, workers=workers,
+        seed=seed,
+    )  # fmt: skip
+    folder = Path(run_dir) if run_dir is not None else _new_folder(request.subject_name)
+    mode = progress if isinstance(progress, str) else ("auto" if progress else "none")
+    with make_display(mode) as display:
+        run_search(request, folder, resume=resume, observers=(display, *callbacks))
+    return SearchResult(folder)
+
+
+def plan(
+    model: nn.Module | str | SearchSpace,
+    data: Data | str,
+    *,
+    device: Any = "local",
+    budget: Budget | str | float = "10m",
+    objectives: Sequence[Objective | str] = OBJECTIVES,
+    constraints: Mapping[str, float] | None = None,
+    techniques: Sequence[str] | None = None,
+    task: Task | None = None,
+    strategy: Any = "auto",
+    executor: str = "local",
+    workers: int = 1,
+    seed: int = 0,
+) -> Plan:
+    """What a search would do, and what it would cost; trains a few steps to know.
+
+    Takes the same arguments as :func:`search`, and raises the same errors.
+    """
+    request = _request(
+        model, data, device=device, budget=budget, objectives=objectives, constraints=constraints,
+        techniques=techniques, task=task, strategy=strategy, executor=executor, workers=workers,
+        seed=seed,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="autocompress-plan-") as scratch:
+        files = RunFolder(Path(scratch))
+        context = Context(request, files, DecisionLog(files))
+        inspect_stage.run(context)
+        return context.plan
+
+
+def resume(
+    run_dir: str | Path,
+    model: nn.Module | SearchSpace | None = None,
+    *,
+    data: Data | None = None,
+    task: Task | None = None,
+    progress: bool | str = True,
+    callbacks: Sequence[Observer] = (),
+) -> SearchResult:
+    """Go on with a run that was interrupted; does only what is missing.
+
+    Args:
+        run_dir: the run folder.
+        model: the same model again, unless the run is of a named space.
+        data: the same data again, unless it was given by name.
+        task: the same task again, unless it was classification.
+        progress: as in :func:`search`.
+        callbacks: as in :func:`search`.
+
+    Raises:
+        StorageError: the folder is no run.
+        RequestError: the run needs its model or data again.
+    """
+    stored = RunFolder(Path(run_dir)).settings()["request"] if Path(run_dir).is_dir() else None
+    if stored is None:
+        raise RequestError(f"there is no run folder {run_dir}; check the path")
+    subject: Any = model
+    if subject is None:
+        subject = _subject_again(stored, run_dir)
+    if data is None and ":" not in stored["data"] and stored["data"] != "digits":
+        raise RequestError(
+            f"the run's data were given as objects; call resume({str(run_dir)!r}, data=...)"
+        )
+    return search(
+        subject,
+        data if data is not None else stored["data"],
+        device=stored["device"],
+        budget=Budget(
+            seconds=stored.get("budget_seconds"),
+            trials=stored.get("budget_trials"),
+            train_steps=stored.get("budget_train_steps"),
+        ),
+        objectives=stored["objectives"],
+        constraints=stored["constraints"],
+        techniques=stored.get("techniques"),
+        task=task,
+        strategy=stored["strategy"],
+        executor=stored["executor"],
+        workers=stored["workers"],
+        run_dir=run_dir,
+        resume="must",
+        seed=stored["seed"],
+        progress=progress,
+        callbacks=callbacks,
+    )
+
+
+def _subject_again(stored: Mapping[str, Any], run_dir: str | Path) -> Any:
+    if stored["kind"] == "space":
+        return stored["model"]
+    raise RequestError(
+        f"the run searched a model of class {stored['model']}, which the run folder does not hold; "
+        f"give it again: autocompress.resume({str(run_dir)!r}, model), or repeat the search "
+        f"command with --run-dir {run_dir}"
+    )
+
+
+def _request(
+    model: nn.Module | str | SearchSpace,
+    data: Data | str,
+    *,
+    device: Any,
+    budget: Budget | str | float,
+    objectives: Sequence[Objective | str],
+    constraints: Mapping[str, float] | None,
+    techniques: Sequence[str] | None,
+    task: Task | None,
+    strategy: Any,
+    executor: str,
+    workers: int,
+    seed: int,
+) -> Request:
+    """Check the cheap things first, so that a wrong word costs no waiting."""
+    parsed = Budget.parse(budget)
+    wanted = parse_objectives(objectives)
+    bounds = parse_constraints(constraints)
+    _check_names(model, strategy, executor, techniques)
+    load_profile(device)
+    return Request(
+        subject=model,
+        data=Data.of(data),
+        device=device,
+        budget=parsed,
+        objectives=wanted,
+        constraints=bounds,
+        techniques=None if techniques is None else tuple(techniques),
+        task=task or Task(),
+        strategy=strategy,
+        executor=executor,
+        workers=workers,
+        seed=seed,
+    )
+
+
+def _check_names(
+    model: Any, strategy: Any, executor: str, techniques: Sequence[str] | None
+) -> None:
+    from autocompress.compression.registry import make_techniques
+    from autocompress.elastic.registry import list_spaces
+
+    checks: list[tuple[str, Any, Callable[[], Sequence[str]]]] = [
+        ("search space", model, lambda: list(list_spaces())),
+        ("strategy", strategy, lambda: ["auto", *strategy_names()]),
+    ]
+    for what, value, known in checks:
+        if isinstance(value, str) and value not in known():
+            raise RequestError(f"unknown {what} {value!r}; use one of {', '.join(known())}")
+    if executor not in executor_names() and executor != "ray":
+        raise RequestError(
+            f"unknown executor {executor!r}; use one of {', '.join(executor_names())}"
+        )
+    make_techniques(techniques)
+
+
+def _new_folder(name: str) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{stamp}-{name}"

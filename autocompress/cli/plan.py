@@ -1,0 +1,50 @@
+"""``autocompress plan``."""
+
+from __future__ import annotations
+
+from autocompress.cli import options
+
+
+def plan(
+    data: options.Data,
+    space: options.Space = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    device: options.Device = "local",
+    budget: options.BudgetText = "10m",
+    trials: options.Trials = None,
+    objectives: options.Objectives = options.DEFAULT_OBJECTIVES,
+    constraint: options.Constraints = None,
+    techniques: options.Techniques = None,
+    strategy: options.Strategy = "auto",
+    executor: options.Executor = "local",
+    workers: options.Workers = 1,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what a search would do and cost, without doing it."""
+    import json
+
+    wanted = options.request(
+        device=device,
+        budget=budget,
+        trials=trials,
+        objectives=objectives,
+        constraints=constraint,
+        techniques=techniques,
+        strategy=strategy,
+        executor=executor,
+        workers=workers,
+        seed=seed,
+    )
+    start = options.subject(space, model, weights)
+    from autocompress.api import plan as make_plan
+    from autocompress.report.display import plan_lines
+    from autocompress.report.safe import finite
+    from autocompress.report.units import printable
+
+    values = make_plan(start, data, **wanted).to_json()
+    if as_json:
+        print(json.dumps(finite(values), allow_nan=False))
+    else:
+        print(printable("\n".join(plan_lines(values))))

@@ -1,0 +1,172 @@
+"""A graph that computes in torch as its deployed, quantised form does in the runtime.
+
+The same rule decides what is simulated here, what :mod:`autocompress.export` writes and what is
+priced: the *tensors* named by :func:`autocompress.graph.precision.quantized_tensors` are uint8.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+from torch import fx, nn
+
+from autocompress.compression.calibration import InputBatch, Range, observe
+from autocompress.compression.fake_quant import (
+    ActivationQuantizer,
+    SimulatedConv2d,
+    SimulatedLinear,
+    StoredLayer,
+)
+from autocompress.compression.forms import form_of
+from autocompress.errors import RequestError
+from autocompress.graph.ops import PASS_THROUGH, Op
+from autocompress.graph.precision import quantized_tensors
+
+#: Where a simulated graph keeps its activation quantisers: ``<QUANTIZERS>.<node>``.
+QUANTIZERS = "activation_quantizers"
+
+
+def simulate_quantization(
+    module: fx.GraphModule,
+    ops: Sequence[Op],
+    calibration_batches: Iterable[InputBatch],
+    *,
+    calibration: str = "percentile",
+) -> fx.GraphModule:
+    """A trainable copy of ``module`` that computes as its deployed form does.
+
+    Layers with fewer than 32 weight bits become :class:`SimulatedConv2d` or
+    :class:`SimulatedLinear` (their ``weight`` and ``bias`` stay float parameters); every quantised
+    tensor passes an :class:`ActivationQuantizer`, except behind operations that only move values,
+    which keep their input's scale. Activation ranges are observed with the weights already
+    rounded.
+
+    Args:
+        module: a realised graph, batch norm folded; layers are ``call_module`` nodes.
+        ops: the candidate's operations; their names are the graph's node names.
+        calibration_batches: inputs; read only when some tensor is quantised.
+        calibration: "percentile" or "minmax".
+
+    Raises:
+        RequestError: bits without a deployed form, or operations that do not fit the graph.
+        DataError: no calibration batches, or values that are not finite.
+    """
+    result = simulate_weights(module, ops)
+    roots = scale_roots(ops)
+    sources = sorted(set(roots.values()))
+    if not sources:
+        return result
+    ranges = observe(result, sources, calibration_batches, method=calibration)
+    nodes = {node.name: node for node in result.graph.nodes}
+    quantizers = {name: _insert(result, nodes[name], ranges[name]) for name in sources}
+    for op in ops:
+        if op.is_integer_layer:
+            scale = f"{quantizers[roots[op.inputs[0]]]}.scale"
+            _give_scale(result, nodes[op.name], scale)
+    result.graph.lint()
+    result.recompile()
+    return result
+
+
+def simulate_weights(module: fx.GraphModule, ops: Sequence[Op]) -> fx.GraphModule:
+    """A copy of ``module`` whose weights are rounded as stored; activations stay float.
+
+    Raises:
+        RequestError: bits without a deployed form, or operations that do not fit the graph.
+    """
+    result = copy.deepcopy(module)
+    nodes = {node.name: node for node in result.graph.nodes}
+    done: dict[str, tuple[int, int]] = {}
+    for op in ops:
+        if op.kind != "output" and op.name not in nodes:
+            raise RequestError(
+                f"operation {op.name!r} is no node of the graph; give the operations of the "
+                "candidate that the graph was realised from"
+            )
+        if op.layer is None:
+            continue
+        form_of(op.weight_bits, op.activation_bits, op.layer)
+        bits = (op.weight_bits, op.activation_bits)
+        if done.setdefault(str(nodes[op.name].target), bits) != bits:
+            raise RequestError(f"layer {op.layer!r} is called twice with different bits; use one")
+        if op.weight_bits < 32:
+            _simulate_layer(result, str(nodes[op.name].target), op.weight_bits)
+    return result
+
+
+def recalibrate(
+    simulated: fx.GraphModule,
+    batches: Iterable[InputBatch],
+    *,
+    calibration: str = "percentile",
+) -> None:
+    """Set all activation ranges again, in place, from a simulated graph as it is now.
+
+    Use it after training: weights have moved, and with them the activations.
+    """
+    found = {
+        node.args[0].name: simulated.get_submodule(str(node.target))
+        for node in simulated.graph.nodes
+        if node.op == "call_module"
+        and str(node.target).startswith(QUANTIZERS)
+        and isinstance(node.args[0], fx.Node)
+    }
+    if not found:
+        return
+    for name, seen in observe(simulated, found, batches, method=calibration).items():
+        quantizer = found[name]
+        if isinstance(quantizer, ActivationQuantizer):
+            quantizer.set_range(seen.low, seen.high)
+
+
+def scale_roots(ops: Sequence[Op]) -> dict[str, str]:
+    """For each quantised tensor, the tensor whose quantiser gives its scale (often itself)."""
+    quantized = quantized_tensors(ops)
+    by_name = {op.name: op for op in ops}
+
+    def root(name: str) -> str:
+        op = by_name[name]
+        if op.kind in PASS_THROUGH and op.inputs[0] in quantized:
+            return root(op.inputs[0])
+        return name
+
+    return {name: root(name) for name in quantized}
+
+
+def _simulate_layer(root: fx.GraphModule, name: str, bits: int) -> None:
+    layer = root.get_submodule(name)
+    made: nn.Module
+    if isinstance(layer, StoredLayer):
+        return
+    if isinstance(layer, nn.Conv2d):
+        made = SimulatedConv2d(layer, bits)
+    elif isinstance(layer, nn.Linear):
+        made = SimulatedLinear(layer, bits)
+    else:
+        raise RequestError(
+            f"layer {name!r} is a {type(layer).__name__}; only Conv2d and Linear are quantised"
+        )
+    made.train(layer.training)
+    owner, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(owner), leaf, made)
+
+
+def _insert(root: fx.GraphModule, node: fx.Node, seen: Range) -> str:
+    """Put a quantiser behind ``node``; its module name."""
+    quantizer = ActivationQuantizer()
+    quantizer.set_range(seen.low, seen.high)
+    name = f"{QUANTIZERS}.{node.name}"
+    root.add_submodule(name, quantizer)
+    with root.graph.inserting_after(node):
+        made = root.graph.create_node(
+            "call_module", name, (node,), {}, name=f"{node.name}_quantized"
+        )
+    node.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
+    return name
+
+
+def _give_scale(root: fx.GraphModule, node: fx.Node, buffer: str) -> None:
+    with root.graph.inserting_before(node):
+        scale = root.graph.get_attr(buffer)
+    node.args = (node.args[0], scale)

@@ -1,0 +1,196 @@
+"""Convolutions and linear layers in their deployed forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from autocompress.compression.fake_quant import StoredLayer
+from autocompress.export.extents import Extent
+from autocompress.export.writer import OnnxWriter
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedLayer:
+    """A layer as it is in the file.
+
+    Attributes:
+        name: the layer's name ("<layer>.0", "<layer>.1" for the halves of a low-rank layer).
+        kind: "conv" or "linear".
+        weight_bits: bits per stored weight.
+        activation_bits: 8 when it computes in integers, else 32.
+        tensors: names under which a runtime may see its weight.
+        bytes: stored bytes of weight, scales and bias.
+    """
+
+    name: str
+    kind: str
+    weight_bits: int
+    activation_bits: int
+    tensors: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCall:
+    """One call of a layer.
+
+    Attributes:
+        name: the layer's name.
+        module: the layer.
+        value: its input's value name.
+        index: number of the call in the graph.
+        inputs: extent of the input.
+        output: extent of the output.
+        input_scale: value name of the input's scale, when the layer computes in integers.
+        step: that scale.
+    """
+
+    name: str
+    module: nn.Conv2d | nn.Linear
+    value: str
+    index: int
+    inputs: Extent
+    output: Extent
+    input_scale: str | None = None
+    step: torch.Tensor | None = None
+
+
+class LayerWriter:
+    """Writes layers and keeps a record of them."""
+
+    def __init__(self, writer: OnnxWriter) -> None:
+        self.writer = writer
+        self.written: list[ExportedLayer] = []
+
+    def write(self, call: LayerCall) -> str:
+        """The layer's output value; of rank 2 for an integer linear layer of any rank."""
+        before = sum(len(t.raw_data) for t in self.writer.constants)
+        if isinstance(call.module, nn.Conv2d):
+            result, names = self._conv(call, call.module)
+        elif call.input_scale is not None or call.inputs.rank == 2:
+            result, names = self._gemm(call)
+        else:
+            result, names = self._matmul(call)
+        after = sum(len(t.raw_data) for t in self.writer.constants)
+        self.written.append(
+            ExportedLayer(
+                call.name,
+                "conv" if isinstance(call.module, nn.Conv2d) else "linear",
+                call.module.weight_bits if isinstance(call.module, StoredLayer) else 32,
+                32 if call.input_scale is None else 8,
+                names,
+                after - before,
+            )
+        )
+        return result
+
+    def _conv(self, call: LayerCall, module: nn.Conv2d) -> tuple[str, tuple[str, ...]]:
+        attributes: dict[str, Any] = {"kernel_shape": list(module.kernel_size)}
+        pads = _pads(module)
+        if any(pads):
+            attributes["pads"] = pads
+        if any(s != 1 for s in module.stride):
+            attributes["strides"] = list(module.stride)
+        if any(d != 1 for d in module.dilation):
+            attributes["dilations"] = list(module.dilation)
+        if module.groups != 1:
+            attributes["group"] = module.groups
+        operands, names = self._operands(call)
+        result = self.writer.node("Conv", operands, name=self.writer.take(call.name), **attributes)
+        return result, names
+
+    def _gemm(self, call: LayerCall) -> tuple[str, tuple[str, ...]]:
+        operands, names = self._operands(call)
+        result = self.writer.node("Gemm", operands, name=self.writer.take(call.name), transB=1)
+        return result, names
+
+    def _matmul(self, call: LayerCall) -> tuple[str, tuple[str, ...]]:
+        (value, weight, *bias), names = self._operands(call, transposed=True)
+        result = self.writer.node("MatMul", [value, weight], name=self.writer.take(call.name))
+        if bias:
+            result = self.writer.node("Add", [result, bias[0]])
+        return result, names
+
+    def _operands(
+        self, call: LayerCall, *, transposed: bool = False
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """Input, weight and bias of a layer, and the names of its weight."""
+        module, writer = call.module, self.writer
+        weight_name = f"w{call.index}"
+        if not isinstance(module, StoredLayer):
+            weight = _array(module.weight)
+            stored = writer.constant(weight.T if transposed else weight, name=weight_name)
+            return [call.value, stored, *self._float_bias(module)], (stored,)
+        codes = _array(module.codes(call.step))
+        codes = np.ascontiguousarray(codes.T) if transposed else codes
+        if module.weight_bits == 16:
+            stored = writer.constant(codes, name=weight_name)
+            weight_value = writer.cast(stored, np.float32, output=writer.take(f"{weight_name}f"))
+            return [call.value, weight_value, *self._float_bias(module)], (stored, weight_value)
+        stored = writer.codes(codes, module.weight_bits, name=weight_name)
+        scale = _array(module.scale(call.step))
+        if call.input_scale is None or call.step is None:
+            wide = writer.cast(stored, np.float32)
+            shape = (1, -1) if transposed else (-1, *([1] * (codes.ndim - 1)))
+            factor = writer.constant(scale.reshape(shape), name=f"s{call.index}")
+            weight_value = writer.node("Mul", [wide, factor], output=writer.take(f"{weight_name}f"))
+            return [call.value, weight_value, *self._float_bias(module)], (stored, weight_value)
+        bias_codes = module.bias_codes(call.step)
+        return self._integer_operands(
+            call, stored, scale, module.weight_bits, call.input_scale, bias_codes
+        )
+
+    def _integer_operands(
+        self,
+        call: LayerCall,
+        stored: str,
+        scale: Array,
+        bits: int,
+        input_scale: str,
+        bias_codes: torch.Tensor | None,
+    ) -> tuple[list[str], tuple[str, ...]]:
+        writer, names = self.writer, [stored]
+        if bits < 8:
+            stored = writer.cast(stored, np.int8, output=writer.take(f"w{call.index}i"))
+            names.append(stored)
+        factor = writer.constant(scale, name=f"s{call.index}")
+        operands = [stored, factor]
+        if isinstance(call.module, nn.Linear):
+            # without an explicit zero point Gemm stays float in ONNX Runtime
+            operands.append(writer.constant(np.zeros(scale.shape, np.int8)))
+        weight = writer.node("DequantizeLinear", operands, axis=0)
+        if bias_codes is None:
+            return [call.value, weight], tuple(names)
+        # the bias's scale is the product of two scales that are in the file already
+        step = writer.node("Mul", [input_scale, factor])
+        codes = writer.constant(_array(bias_codes), name=f"b{call.index}")
+        bias = writer.node("DequantizeLinear", [codes, step], axis=0)
+        return [call.value, weight, bias], tuple(names)
+
+    def _float_bias(self, module: nn.Conv2d | nn.Linear) -> list[str]:
+        return [] if module.bias is None else [self.writer.constant(_array(module.bias))]
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    array: Array = tensor.detach().cpu().contiguous().numpy()
+    return array
+
+
+def _pads(module: nn.Conv2d) -> list[int]:
+    """ONNX pads: top, left, bottom, right."""
+    if module.padding == "same":
+        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        before = [s // 2 for s in spans]
+        return [*before, *(s - b for s, b in zip(spans, before, strict=True))]
+    if isinstance(module.padding, str):
+        return [0, 0, 0, 0]
+    height, width = module.padding[0], module.padding[-1]
+    return [height, width, height, width]

@@ -1,0 +1,81 @@
+"""Whether each layer runs in the arithmetic that the file asks for, once it is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autocompress.runtimes.base import KernelNode, Runtime
+
+#: Kernels that multiply integers.
+INTEGER_KERNELS = frozenset(
+    {"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger",
+     "MatMulInteger", "DynamicQuantizeMatMul"}
+)  # fmt: skip
+#: Kernels that multiply floats.
+FLOAT_KERNELS = frozenset(
+    {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "NhwcFusedConv"}
+)
+_LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCount:
+    """How many layers with constant weights compute in integers and in floats."""
+
+    integer: int
+    floating: int
+
+
+def asked(path: str | Path) -> LayerCount:
+    """What the file asks for: integer layers read their weight through DequantizeLinear."""
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    integer = floating = 0
+    for node in graph.node:
+        if node.op_type not in _LAYERS or not _is_constant(node.input[1], makers, constants):
+            continue
+        maker = makers.get(node.input[1])
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            integer += 1
+        else:
+            floating += 1
+    return LayerCount(integer, floating)
+
+
+def _is_constant(name: str, makers: dict[str, Any], constants: set[str]) -> bool:
+    while name not in constants:
+        maker = makers.get(name)
+        if maker is None or not maker.input:
+            return False
+        name = maker.input[0]
+    return True
+
+
+def loaded(kernels: Sequence[KernelNode]) -> LayerCount:
+    """What runs, from a runtime's own optimised graph."""
+    integer = sum(k.op_type in INTEGER_KERNELS and _has_weight(k) for k in kernels)
+    floating = sum(k.op_type in FLOAT_KERNELS and _has_weight(k) for k in kernels)
+    return LayerCount(integer, floating)
+
+
+def _has_weight(kernel: KernelNode) -> bool:
+    return any(
+        spec is not None and spec.constant and len(spec.shape) >= 2 for spec in kernel.inputs
+    )
+
+
+def compare(path: str | Path, runtime: Runtime) -> tuple[bool, str, str]:
+    """Whether they agree; what was asked; what runs."""
+    wanted, kernels = asked(path), runtime.kernels(path)
+    found = loaded(kernels)
+    names = Counter(k.op_type for k in kernels if k.op_type in INTEGER_KERNELS | FLOAT_KERNELS)
+    running = ", ".join(f"{count} {name}" for name, count in sorted(names.items())) or "no layers"
+    asked_for = f"{wanted.integer} integer and {wanted.floating} float layers"
+    return found == wanted, asked_for, running

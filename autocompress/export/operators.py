@@ -1,0 +1,337 @@
+"""The ONNX form of each aten operator and norm that the writer knows by itself.
+
+An emitter takes the writer and a :class:`Call`, and returns the name of the output value; None
+means that this particular call is left to the general exporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from autocompress.export.extents import Extent
+from autocompress.export.writer import OnnxWriter
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an operator.
+
+    Attributes:
+        name: the node's name.
+        arguments: by the schema's names; tensors are value names.
+        inputs: extents of the tensor arguments, in order.
+        output: extent of the result.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    inputs: tuple[Extent, ...]
+    output: Extent
+
+    @property
+    def value(self) -> str:
+        """The value name of the first argument."""
+        return str(self.arguments["self"])
+
+
+Emitter: TypeAlias = Callable[[OnnxWriter, Call], str | None]
+
+
+def _unary(op_type: str, **attributes: Any) -> Emitter:
+    def emit(writer: OnnxWriter, call: Call) -> str:
+        return writer.node(op_type, [call.value], name=call.name, **attributes)
+
+    return emit
+
+
+def _operand(writer: OnnxWriter, value: Any) -> str:
+    return value if isinstance(value, str) else writer.scalar(float(value))
+
+
+def _binary(op_type: str) -> Emitter:
+    def emit(writer: OnnxWriter, call: Call) -> str | None:
+        if call.arguments.get("alpha", 1) != 1 or call.arguments.get("rounding_mode") is not None:
+            return None
+        other = call.arguments["other"]
+        return writer.node(
+            op_type, [_operand(writer, call.value), _operand(writer, other)], name=call.name
+        )
+
+    return emit
+
+
+def _pow(writer: OnnxWriter, call: Call) -> str | None:
+    exponent = call.arguments["exponent"]
+    return writer.node("Pow", [call.value, _operand(writer, exponent)], name=call.name)
+
+
+def clip(writer: OnnxWriter, call: Call, low: float | None, high: float | None) -> str:
+    """Clip to bounds; None leaves a side open."""
+    bounds = ["" if low is None else writer.scalar(low)]
+    if high is not None:
+        bounds.append(writer.scalar(high))
+    return writer.node("Clip", [call.value, *bounds], name=call.name)
+
+
+def _hardtanh(writer: OnnxWriter, call: Call) -> str:
+    return clip(writer, call, call.arguments["min_val"], call.arguments["max_val"])
+
+
+def _clamp(writer: OnnxWriter, call: Call) -> str:
+    return clip(writer, call, call.arguments["min"], call.arguments["max"])
+
+
+def _relu6(writer: OnnxWriter, call: Call) -> str:
+    return clip(writer, call, 0.0, 6.0)
+
+
+def _silu(writer: OnnxWriter, call: Call) -> str:
+    gate = writer.node("Sigmoid", [call.value])
+    return writer.node("Mul", [call.value, gate], name=call.name)
+
+
+def _gelu(writer: OnnxWriter, call: Call) -> str:
+    return writer.node(
+        "Gelu", [call.value], name=call.name, approximate=call.arguments["approximate"]
+    )
+
+
+def _leaky_relu(writer: OnnxWriter, call: Call) -> str:
+    slope = float(call.arguments["negative_slope"])
+    return writer.node("LeakyRelu", [call.value], name=call.name, alpha=slope)
+
+
+def _elu(writer: OnnxWriter, call: Call) -> str | None:
+    if call.arguments["scale"] != 1 or call.arguments["input_scale"] != 1:
+        return None
+    return writer.node("Elu", [call.value], name=call.name, alpha=float(call.arguments["alpha"]))
+
+
+def _softmax(op_type: str) -> Emitter:
+    def emit(writer: OnnxWriter, call: Call) -> str:
+        axis = int(call.arguments["dim"]) % max(1, call.output.rank)
+        return writer.node(op_type, [call.value], name=call.name, axis=axis)
+
+    return emit
+
+
+def _pair(value: Any) -> list[int]:
+    values = list(value) if isinstance(value, Sequence) else [value]
+    return [int(values[0]), int(values[-1])]
+
+
+def _pool_settings(call: Call) -> dict[str, Any]:
+    kernel = _pair(call.arguments["kernel_size"])
+    strides = _pair(call.arguments["stride"] or kernel)
+    pads = _pair(call.arguments["padding"])
+    settings: dict[str, Any] = {"kernel_shape": kernel, "strides": strides}
+    if any(pads):
+        settings["pads"] = [*pads, *pads]
+    if call.arguments["ceil_mode"]:
+        settings["ceil_mode"] = 1
+    return settings
+
+
+def _max_pool(writer: OnnxWriter, call: Call) -> str:
+    settings = _pool_settings(call)
+    dilation = _pair(call.arguments["dilation"])
+    if dilation != [1, 1]:
+        settings["dilations"] = dilation
+    return writer.node("MaxPool", [call.value], name=call.name, **settings)
+
+
+def _avg_pool(writer: OnnxWriter, call: Call) -> str | None:
+    if call.arguments["divisor_override"] is not None or call.arguments["ceil_mode"]:
+        return None
+    settings = _pool_settings(call)
+    if call.arguments["count_include_pad"] and "pads" in settings:
+        settings["count_include_pad"] = 1
+    return writer.node("AveragePool", [call.value], name=call.name, **settings)
+
+
+def _adaptive_avg_pool(writer: OnnxWriter, call: Call) -> str | None:
+    if call.output.rank != 4:
+        return None
+    source, target = call.inputs[0].at(1)[2:], call.output.at(1)[2:]
+    if target == (1, 1):
+        return writer.node("GlobalAveragePool", [call.value], name=call.name)
+    if any(s % t for s, t in zip(source, target, strict=True)):
+        return None
+    kernel = [s // t for s, t in zip(source, target, strict=True)]
+    return writer.node(
+        "AveragePool", [call.value], name=call.name, kernel_shape=kernel, strides=kernel
+    )
+
+
+def is_global_mean(call: Call) -> bool:
+    """Whether a mean runs over height and width of an image."""
+    axes = call.arguments.get("dim")
+    return (
+        call.inputs[0].rank == 4 and axes is not None and {int(axis) % 4 for axis in axes} == {2, 3}
+    )
+
+
+def _mean(writer: OnnxWriter, call: Call) -> str | None:
+    axes = call.arguments.get("dim")
+    if not axes or call.arguments.get("dtype") is not None:
+        return None
+    if is_global_mean(call):
+        pooled = writer.node("GlobalAveragePool", [call.value], name=call.name)
+        return pooled if call.arguments["keepdim"] else flatten(writer, pooled)
+    constant = writer.constant(np.array([int(a) for a in axes], np.int64))
+    return writer.node(
+        "ReduceMean",
+        [call.value, constant],
+        name=call.name,
+        keepdims=int(call.arguments["keepdim"]),
+    )
+
+
+def flatten(writer: OnnxWriter, value: str) -> str:
+    """Everything but the batch in one dimension."""
+    return writer.node("Flatten", [value])
+
+
+def _reshape(writer: OnnxWriter, call: Call) -> str | None:
+    pattern = call.output.pattern
+    if pattern is None:
+        return None
+    source = call.inputs[0]
+    same_batch = (source.slopes[:1], source.constants[:1]) == ((1,), (0,))
+    if call.output.rank == 2 and same_batch and pattern[0] == -1 and call.output.slopes[0] == 1:
+        return writer.node("Flatten", [call.value], name=call.name)
+    shape = writer.constant(np.array(pattern, np.int64))
+    return writer.node("Reshape", [call.value, shape], name=call.name)
+
+
+def _permute(writer: OnnxWriter, call: Call) -> str:
+    rank = call.output.rank
+    order = [int(d) % rank for d in call.arguments["dims"]]
+    return writer.node("Transpose", [call.value], name=call.name, perm=order)
+
+
+def _transpose(writer: OnnxWriter, call: Call) -> str:
+    order = list(range(call.output.rank))
+    first = int(call.arguments["dim0"]) % len(order)
+    second = int(call.arguments["dim1"]) % len(order)
+    order[first], order[second] = order[second], order[first]
+    return writer.node("Transpose", [call.value], name=call.name, perm=order)
+
+
+def _cat(writer: OnnxWriter, call: Call) -> str:
+    axis = int(call.arguments["dim"]) % call.output.rank
+    return writer.node("Concat", call.arguments["tensors"], name=call.name, axis=axis)
+
+
+def _identity(writer: OnnxWriter, call: Call) -> str:
+    return call.value
+
+
+#: aten overload, without "aten." and without the overload's name where all of them are alike.
+OPERATORS: Mapping[str, Emitter] = {
+    "relu": _unary("Relu"),
+    "sigmoid": _unary("Sigmoid"),
+    "tanh": _unary("Tanh"),
+    "hardswish": _unary("HardSwish"),
+    "hardsigmoid": _unary("HardSigmoid", alpha=1.0 / 6.0, beta=0.5),
+    "exp": _unary("Exp"),
+    "sqrt": _unary("Sqrt"),
+    "abs": _unary("Abs"),
+    "neg": _unary("Neg"),
+    "erf": _unary("Erf"),
+    "softplus": lambda writer, call: (
+        writer.node("Softplus", [call.value], name=call.name)
+        if call.arguments["beta"] == 1
+        else None
+    ),
+    "mish": _unary("Mish"),
+    "hardtanh": _hardtanh,
+    "relu6": _relu6,
+    "clamp.default": _clamp,
+    "silu": _silu,
+    "gelu": _gelu,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "add.Tensor": _binary("Add"),
+    "sub.Tensor": _binary("Sub"),
+    "mul.Tensor": _binary("Mul"),
+    "div.Tensor": _binary("Div"),
+    "matmul": _binary("MatMul"),
+    "pow.Tensor_Scalar": _pow,
+    "softmax.int": _softmax("Softmax"),
+    "log_softmax.int": _softmax("LogSoftmax"),
+    "max_pool2d": _max_pool,
+    "avg_pool2d": _avg_pool,
+    "adaptive_avg_pool2d": _adaptive_avg_pool,
+    "mean.dim": _mean,
+    "cat": _cat,
+    "permute": _permute,
+    "transpose.int": _transpose,
+    "flatten": _reshape,
+    "view.default": _reshape,
+    "reshape": _reshape,
+    "unflatten.int": _reshape,
+    "squeeze": _reshape,
+    "unsqueeze": _reshape,
+    "dropout": _identity,
+    "contiguous": _identity,
+    "clone": _identity,
+    "detach": _identity,
+    "alias": _identity,
+}
+
+
+def emitter(target: Any) -> Emitter | None:
+    """The emitter of an aten overload, or None."""
+    name = str(target).removeprefix("aten.")
+    return OPERATORS.get(name) or OPERATORS.get(name.rpartition(".")[0])
+
+
+def emit_norm(writer: OnnxWriter, module: nn.Module, value: str, name: str) -> str | None:
+    """A norm (or a module that leaves nothing behind), or None when it is another module."""
+    if isinstance(module, nn.Dropout | nn.Identity):
+        return value
+    if isinstance(module, nn.LayerNorm):
+        shape = tuple(module.normalized_shape)
+        operands = [value, _weights(writer, module.weight, shape, 1.0)]
+        if module.bias is not None:
+            operands.append(_weights(writer, module.bias, shape, 0.0))
+        return writer.node(
+            "LayerNormalization", operands, name=name, axis=-len(shape), epsilon=module.eps
+        )
+    if isinstance(module, nn.GroupNorm):
+        shape = (module.num_channels,)
+        operands = [
+            value,
+            _weights(writer, module.weight, shape, 1.0),
+            _weights(writer, module.bias, shape, 0.0),
+        ]
+        return writer.node(
+            "GroupNormalization", operands, name=name,
+            num_groups=module.num_groups, epsilon=module.eps,
+        )  # fmt: skip
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        shape = (module.num_features,)
+        operands = [
+            value,
+            _weights(writer, module.weight, shape, 1.0),
+            _weights(writer, module.bias, shape, 0.0),
+            _weights(writer, module.running_mean, shape, 0.0),
+            _weights(writer, module.running_var, shape, 1.0),
+        ]
+        return writer.node("BatchNormalization", operands, name=name, epsilon=module.eps)
+    return None
+
+
+def _weights(
+    writer: OnnxWriter, tensor: torch.Tensor | None, shape: tuple[int, ...], default: float
+) -> str:
+    if tensor is None:
+        return writer.constant(np.full(shape, default, np.float32))
+    return writer.constant(tensor.detach().cpu().numpy().astype(np.float32))

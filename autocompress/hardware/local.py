@@ -1,0 +1,223 @@
+"""This machine as a device: kernels are measured when they are first asked for, and kept.
+
+The table is a CSV file in the user's cache folder, one for each processor, runtime version and
+number of threads; several processes may add to it at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from autocompress.errors import DeviceError, ProfileError
+from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.machine import cache_folder, describe_machine, slug
+from autocompress.hardware.profile import (
+    HardwareProfile,
+    Provenance,
+    RuntimeSpec,
+    Validation,
+)
+from autocompress.hardware.table import LatencyRow, LatencyTable, write_atomically
+from autocompress.measurement.kernel_models import KernelTime, time_empty, time_kernels
+from autocompress.measurement.kernels import KernelSignature
+from autocompress.measurement.protocol import SEARCH, TimingProtocol
+from autocompress.runtimes.base import Runtime
+from autocompress.runtimes.registry import load_runtime
+
+_TABLE = "latency.csv"
+_STATE = "state.json"
+#: Kernels timed in turns; more would let the machine drift between the turns of one kernel.
+GROUP = 8
+
+
+def table_folder(runtime: Runtime, threads: int) -> Path:
+    """The cache folder of this machine's table."""
+    machine = describe_machine()
+    options = "-".join(f"{k}-{v}" for k, v in sorted(runtime.options.items()))
+    parts = (machine.cpu, machine.detail, *machine.isa, runtime.name, runtime.version, options)
+    name = slug(" ".join((*parts, f"t{threads}")))
+    return cache_folder() / "tables" / name
+
+
+class LocalTable:
+    """The cached table of this machine.
+
+    Args:
+        runtime: what executes the kernels.
+        threads: intra-op threads.
+        protocol: how kernels are timed.
+    """
+
+    def __init__(
+        self, runtime: Runtime, *, threads: int = 1, protocol: TimingProtocol = SEARCH
+    ) -> None:
+        self.runtime = runtime
+        self.threads = threads
+        self.protocol = protocol if threads == 1 else protocol.with_clock("wall")
+        self.folder = table_folder(runtime, threads)
+        self.table = self._read()
+        self.failed: dict[str, str] = {}
+
+    def _read(self) -> LatencyTable:
+        path = self.folder / _TABLE
+        if not path.exists():
+            return LatencyTable()
+        try:
+            return LatencyTable.load(path)
+        except ProfileError:
+            # a cache, not a profile: what cannot be read is put aside and measured again
+            with contextlib.suppress(OSError):
+                path.replace(path.with_suffix(".corrupt"))
+            return LatencyTable()
+
+    def measure(
+        self,
+        kernels: Sequence[KernelSignature],
+        *,
+        deadline: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Measure those of ``kernels`` that the table lacks, and keep them.
+
+        Args:
+            kernels: the first ones are measured first.
+            deadline: ``time.monotonic()`` after which nothing new is started.
+            progress: told how many of how many are done.
+
+        Returns:
+            How many were measured.
+        """
+        wanted = list({k.key: k for k in kernels if self._wants(k)}.values())
+        done = 0
+        for start in range(0, len(wanted), GROUP):
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            group = wanted[start : start + GROUP]
+            rows = self._time(group)
+            self.table.add(rows)
+            done += len(rows)
+            self._keep()
+            if progress is not None:
+                progress(start + len(group), len(wanted))
+        return done
+
+    def _wants(self, kernel: KernelSignature) -> bool:
+        return not kernel.is_view and kernel not in self.table and kernel.key not in self.failed
+
+    def _time(self, group: Sequence[KernelSignature]) -> list[LatencyRow]:
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        rows = []
+        times = time_kernels(group, self.runtime, self.protocol, threads=self.threads)
+        for kernel, found in zip(group, times, strict=True):
+            if isinstance(found, DeviceError):
+                self.failed[kernel.key] = str(found)
+            else:
+                rows.append(row_of(kernel, found, today, self.protocol.name))
+        return rows
+
+    def _keep(self) -> None:
+        """Merge with what other processes have written meanwhile, and write."""
+        with _locked(self.folder):
+            merged = self._read()
+            merged.add(self.table)
+            self.table.add(merged)
+            merged.save(self.folder / _TABLE)
+
+    def state(self) -> dict[str, object]:
+        """Run overhead, calibration and validation as last stored; empty if never."""
+        try:
+            value = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def remember(self, **values: object) -> None:
+        """Store values for :meth:`state`."""
+        with _locked(self.folder):
+            state = self.state() | values
+            write_atomically(self.folder / _STATE, json.dumps(state, indent=1, sort_keys=True))
+
+
+def row_of(kernel: KernelSignature, found: KernelTime, date: str, protocol: str) -> LatencyRow:
+    """A measured kernel as a row."""
+    return LatencyRow(
+        kernel, found.hot_us, found.ctx_us, found.low_us, found.high_us, found.runs, date, protocol
+    )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock file; where there are no file locks, the writes are atomic at least."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProfileError(
+            f"cannot write the cache folder {folder}: {error}; set AUTOCOMPRESS_CACHE to a folder "
+            "you can write"
+        ) from error
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def local_profile(
+    *, threads: int = 1, runtime: Runtime | None = None, protocol: TimingProtocol = SEARCH
+) -> HardwareProfile:
+    """The profile of this machine, with whatever its cached table holds so far.
+
+    The returned profile's ``table`` is the cached one: :class:`LocalTable` adds to it.
+    """
+    engine = runtime or load_runtime()
+    return profile_of(LocalTable(engine, threads=threads, protocol=protocol))
+
+
+def profile_of(local: LocalTable) -> HardwareProfile:
+    """The profile around a cached table."""
+    machine = describe_machine()
+    state = local.state()
+    run_us = state.get("run_us")
+    if not isinstance(run_us, float):
+        run_us = time_empty(local.runtime, local.protocol, threads=local.threads).value_us
+        local.remember(run_us=run_us)
+    calibration = state.get("calibration")
+    validation = state.get("validation")
+    spec = RuntimeSpec(
+        name=local.runtime.name,
+        version=local.runtime.version,
+        threads=local.threads,
+        options=dict(local.runtime.options),
+        run_us=run_us,
+    )
+    profile = HardwareProfile(
+        id="local",
+        description=f"this machine ({machine.cpu})",
+        kind="measured",
+        machine=machine,
+        runtime=spec,
+        calibration=(
+            Calibration.from_json(calibration) if isinstance(calibration, dict) else Calibration()
+        ),
+        provenance=Provenance(
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            source="measured on demand on this machine",
+            protocol=local.protocol.to_json(),
+        ),
+        table=local.table,
+    )
+    if isinstance(validation, dict):
+        return replace(profile, validation=Validation(**validation))
+    return profile

@@ -1,0 +1,512 @@
+"""From a candidate's operations to the kernels that ONNX Runtime's CPU provider executes.
+
+Emulates what happens when the exported QDQ or float file is loaded: Q/DQ pairs become integer
+kernels, activations and residual additions move into convolutions, layouts change to blocked
+channels (float) or channels last (integer) and are changed back at the borders. Written after
+ONNX Runtime 1.31's graph optimisers and checked against its loaded graphs; where the two differ
+in kernels, the estimate's band has to cover it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from autocompress.graph.ops import FUSED_TAILS, Op
+from autocompress.graph.precision import fused_tails
+from autocompress.hardware.blocked_layout import use_blocked_channels
+from autocompress.hardware.channels_last import use_channels_last
+from autocompress.hardware.kernel_graph import SCALE, ZERO_U8, Graph, Operand
+from autocompress.measurement.kernels import KernelSignature, TensorType
+from autocompress.measurement.synthesis import guarded, pair
+from autocompress.runtimes.base import AttributeValue
+
+_CONV_ACTIVATIONS = {
+    "relu": "Relu",
+    "relu6": "Clip",
+    "hardtanh": "Clip",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "leaky_relu": "LeakyRelu",
+    "hardsigmoid": "HardSigmoid",
+}
+_GEMM_ACTIVATIONS = {k: v for k, v in _CONV_ACTIVATIONS.items() if v != "Clip"} | {"elu": "Elu"}
+_UNARY = {
+    "relu": "Relu",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "hardsigmoid": "HardSigmoid",
+    "gelu": "Gelu",
+    "leaky_relu": "LeakyRelu",
+    "elu": "Elu",
+}
+_BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
+_INTEGER_UNARY = {
+    "sigmoid": "ms:QLinearSigmoid",
+    "leaky_relu": "ms:QLinearLeakyRelu",
+    "softmax": "ms:QLinearSoftmax",
+    "avg_pool": "ms:QLinearAveragePool",
+}
+_MOVES = frozenset({"max_pool", "flatten", "reshape", "transpose"})
+
+
+def lower(ops: Sequence[Op], quantized: Collection[str]) -> tuple[KernelSignature, ...]:
+    """The kernels of a candidate, in execution order.
+
+    Args:
+        ops: its operations in execution order.
+        quantized: names of the operations whose output tensor is stored as uint8.
+    """
+    return tuple(signature for _, signature in lower_by_op(ops, quantized))
+
+
+def lower_by_op(
+    ops: Sequence[Op], quantized: Collection[str]
+) -> tuple[tuple[str, KernelSignature], ...]:
+    """As :func:`lower`, each kernel with the name of the operation that it belongs to."""
+    graph = _Builder(ops, quantized).build()
+    use_blocked_channels(graph)
+    _expand_hardswish(graph)
+    use_channels_last(graph)
+    return tuple((node.owner, graph.signature(node)) for node in graph.nodes)
+
+
+def _expand_hardswish(graph: Graph) -> None:
+    """What no convolution took in runs as two kernels."""
+    for node in [n for n in graph.nodes if n.op == "ms:FusedConv"]:
+        if node.attributes.get("activation") == "HardSwish":  # only blocked convolutions know it
+            raw = graph.name(f"{node.output}.raw")
+            kind, output = graph.types[node.output], node.output
+            graph.types[raw] = kind
+            graph.rename_output(node, raw)
+            node.op = "Conv"
+            del node.attributes["activation"]
+            graph.add("HardSwish", [raw], output, kind, node.owner)
+            last = graph.nodes.pop()
+            graph.nodes.insert(graph.nodes.index(node) + 1, last)
+    for node in [n for n in graph.nodes if n.op == "HardSwish"]:
+        source = node.inputs[0]
+        gate = f"{node.output}.gate"
+        graph.add("HardSigmoid", [source], gate, graph.types[node.output], node.owner)
+        first = graph.nodes.pop()
+        graph.nodes.insert(graph.nodes.index(node), first)
+        node.op = "Mul"
+        node.inputs.append(None)
+        graph.connect(node, 1, gate)
+
+
+def _f32(shape: Sequence[int], *, constant: bool = False) -> TensorType:
+    return TensorType("float32", tuple(shape), constant)
+
+
+class _Builder:
+    """Builds the graph as it is after fusion and before any change of layout."""
+
+    def __init__(self, ops: Sequence[Op], quantized: Collection[str]) -> None:
+        self.ops = ops
+        self.by_name = {op.name: op for op in ops}
+        self.quantized = quantized
+        self.graph = Graph()
+        self.tails = fused_tails(ops)
+        self.readers: dict[str, list[Op]] = {}
+        for op in ops:
+            for name in op.inputs:
+                self.readers.setdefault(name, []).append(op)
+        self.done: set[str] = set()
+        self.makers: dict[str, Callable[[Op], None]] = {
+            "conv": self._conv,
+            "linear": self._linear,
+            "add": self._binary,
+            "sub": self._binary,
+            "mul": self._binary,
+            "div": self._binary,
+            "matmul": self._matmul,
+            "concat": self._concat,
+            "max_pool": self._pool,
+            "avg_pool": self._pool,
+            "global_avg_pool": self._mean,
+            "mean": self._mean,
+            "flatten": self._view,
+            "reshape": self._view,
+            "transpose": self._transpose,
+            "relu6": self._clip,
+            "hardtanh": self._clip,
+            "hardswish": self._hardswish,
+            "silu": self._silu,
+            "softmax": self._softmax,
+            **dict.fromkeys(_UNARY, self._unary),
+        }
+
+    def build(self) -> Graph:
+        for op in self.ops:
+            if op.name in self.done or op.kind == "output":
+                continue
+            if op.kind == "input":
+                self.graph.types[op.name] = _f32(op.shape)
+                self._store(op, op.name)
+            else:
+                self.makers.get(op.kind, self._other)(op)
+        for op in self.ops:
+            if op.kind == "output":
+                self.graph.outputs.update(self._float(name, op) for name in op.inputs)
+        return self.graph
+
+    # -- reading and storing activations ----------------------------------------------------------
+
+    def _integer(self, name: str) -> str:
+        return f"{name}.q"
+
+    def _float(self, name: str, reader: Op) -> str:
+        """The float value of a tensor; each reader of an integer one has its own conversion."""
+        if name not in self.quantized:
+            return name
+        kind = _f32(self.by_name[name].shape)
+        value = self.graph.name(f"{name}.dq")
+        self.graph.add(
+            "DequantizeLinear", [self._integer(name), SCALE, ZERO_U8], value, kind, reader.name
+        )
+        return value
+
+    def _store(self, op: Op, value: str) -> None:
+        """Quantise ``value`` into the output of ``op`` where it is stored as uint8."""
+        if op.name in self.quantized:
+            kind = TensorType("uint8", op.shape)
+            operands: list[Operand] = [value, SCALE, ZERO_U8]
+            self.graph.add("QuantizeLinear", operands, self._integer(op.name), kind, op.name)
+
+    def _result(self, op: Op) -> str:
+        """Name of a float result: quantised tensors keep theirs for the integer value."""
+        return f"{op.name}.f" if op.name in self.quantized else op.name
+
+    def _all_integer(self, op: Op) -> bool:
+        return bool(op.inputs) and all(name in self.quantized for name in op.inputs)
+
+    def _tail(self, op: Op, kinds: Collection[str]) -> Op | None:
+        """The only reader of ``op``, if it is one of ``kinds`` and ``op`` itself stays float."""
+        readers = self.readers.get(op.name, [])
+        alone = len(readers) == 1 and readers[0].inputs == (op.name,)
+        if alone and readers[0].kind in kinds and op.name not in self.quantized:
+            return readers[0]
+        return None
+
+    def _finish(self, op: Op, node_op: str, inputs: list[Operand], **attributes: AttributeValue) -> None:
+        """A float kernel for ``op``, followed by its quantisation if that is asked for."""
+        value = self._result(op)
+        self.graph.add(node_op, inputs, value, _f32(op.shape), op.name, **attributes)
+        self._store(op, value)
+
+    def _absorbed(self, op: Op) -> Op:
+        """The operation whose tensor is stored: ``op`` itself or the ReLU-like one after it."""
+        tail = self.by_name[self.tails[op.name]]
+        if tail is not op:
+            self.done.add(tail.name)
+        return tail
+
+    # -- layers -----------------------------------------------------------------------------------
+
+    def _conv(self, op: Op) -> None:
+        attributes = _conv_attributes(op)
+        bias = bool(op.attribute("bias", 1))
+        end = self.by_name[self.tails[op.name]]
+        if op.is_integer_layer and end.name in self.quantized:
+            self._absorbed(op)
+            channels = op.weight_shape[0]
+            operands: list[Operand] = [self._integer(op.inputs[0]), SCALE, ZERO_U8]
+            operands += _integer_weight(op.weight_shape)
+            operands += [SCALE, ZERO_U8]
+            if bias:
+                operands.append(TensorType("int32", (channels,), constant=True))
+            kind = TensorType("uint8", end.shape)
+            self.graph.add(
+                "ms:QLinearConv", operands, self._integer(end.name), kind, op.name, **attributes
+            )
+            return
+        source = self._float(op.inputs[0], op)
+        if op.is_integer_layer:
+            weight: list[Operand] = list(self._converted_weight(op, bias))
+        else:
+            weight = [_f32(op.weight_shape, constant=True)]
+            if bias:
+                weight.append(_f32(op.weight_shape[:1], constant=True))
+        tail = self._tail(op, {*_CONV_ACTIVATIONS, "hardswish"})
+        last = op
+        if self._guard(op, last=tail or op, node="Conv", operands=[source, *weight], **attributes):
+            return
+        if tail is not None and not (tail.name in self.quantized and tail.kind in FUSED_TAILS):
+            attributes["activation"] = _CONV_ACTIVATIONS.get(tail.kind, "HardSwish")
+            last = tail
+            self.done.add(tail.name)
+        elif tail is not None:  # dropped: the quantisation behind it clips as well
+            last = tail
+            self.done.add(tail.name)
+        node = "ms:FusedConv" if "activation" in attributes else "Conv"
+        value = self._result(last)
+        self.graph.add(node, [source, *weight], value, _f32(last.shape), op.name, **attributes)
+        self._store(last, value)
+
+    def _guard(
+        self, op: Op, *, last: Op, node: str, operands: list[Operand], **attributes: AttributeValue
+    ) -> bool:
+        """A float layer between integer tensors: the exporter puts a Max before the quantisation.
+
+        Without it the runtime would turn the layer into an integer one when it loads the file.
+        """
+        if not guarded(op, last, self.quantized):
+            return False
+        raw, shape = f"{op.name}.raw", _f32(op.shape)
+        fused = _CONV_ACTIVATIONS if node == "Conv" else _GEMM_ACTIVATIONS
+        if last is not op and last.kind in fused:
+            attributes["activation"] = fused[last.kind]
+            node = f"ms:Fused{node}"
+        self.graph.add(node, operands, raw, shape, op.name, **attributes)
+        if last is not op and last.kind not in fused:
+            clipped = f"{op.name}.clip"
+            self.graph.add("Clip", [raw, SCALE, SCALE], clipped, shape, last.name)
+            raw = clipped
+        self.done.add(last.name)
+        self._finish(last, "Max", [raw, SCALE])
+        return True
+
+    def _converted_weight(self, op: Op, bias: bool) -> list[str]:
+        """Weights of an integer layer that runs in float: converted back at every run."""
+        channels = op.weight_shape[0]
+        scale = _f32((channels,), constant=True)
+        names = []
+        stored = [TensorType("int8", op.weight_shape, constant=True)]
+        if bias:
+            stored.append(TensorType("int32", (channels,), constant=True))
+        for tensor in stored:
+            zero = TensorType(tensor.dtype, (channels,), constant=True)
+            name = self.graph.name(f"{op.name}.weight")
+            kind = _f32(tensor.shape)
+            self.graph.add("DequantizeLinear", [tensor, scale, zero], name, kind, op.name)
+            names.append(name)
+        return names
+
+    def _linear(self, op: Op) -> None:
+        bias = bool(op.attribute("bias", 1))
+        if len(op.shape) != 2:
+            self._linear_matmul(op, bias)
+            return
+        features = op.weight_shape[0]
+        end = self.by_name[self.tails[op.name]]
+        if op.is_integer_layer:
+            operands: list[Operand] = [self._integer(op.inputs[0]), SCALE, ZERO_U8]
+            operands += _integer_weight(op.weight_shape)
+            operands.append(TensorType("int32", (features,), constant=True) if bias else None)
+            if end.name in self.quantized:
+                self._absorbed(op)
+                operands += [SCALE, ZERO_U8]
+                kind = TensorType("uint8", end.shape)
+                target = self._integer(end.name)
+            else:
+                kind, target = _f32(op.shape), self._result(op)
+            self.graph.add("ms:QGemm", operands, target, kind, op.name, transB=1)
+            return
+        operands = [self._float(op.inputs[0], op), _f32(op.weight_shape, constant=True)]
+        if bias:
+            operands.append(_f32((features,), constant=True))
+        tail = self._tail(op, _GEMM_ACTIVATIONS)
+        if self._guard(op, last=tail or op, node="Gemm", operands=operands, transB=1):
+            return
+        if tail is not None and not (tail.name in self.quantized and tail.kind in FUSED_TAILS):
+            self.done.add(tail.name)
+            activation = _GEMM_ACTIVATIONS[tail.kind]
+            self._finish(tail, "ms:FusedGemm", operands, transB=1, activation=activation)
+            self._own(tail, op)
+        elif tail is not None:
+            self.done.add(tail.name)
+            self._finish(tail, "Gemm", operands, transB=1)
+            self._own(tail, op)
+        else:
+            self._finish(op, "Gemm", operands, transB=1)
+
+    def _own(self, tail: Op, op: Op) -> None:
+        """Charge the fused kernel to the layer rather than to its activation."""
+        self.graph.maker[self._result(tail)].owner = op.name
+
+    def _linear_matmul(self, op: Op, bias: bool) -> None:
+        weight = op.weight_shape[::-1]
+        if op.is_integer_layer and op.name in self.quantized and not bias:
+            operands: list[Operand] = [self._integer(op.inputs[0]), SCALE, ZERO_U8]
+            operands += _integer_weight(weight, channels=weight[-1])
+            operands += [SCALE, ZERO_U8]
+            kind = TensorType("uint8", op.shape)
+            self.graph.add("QLinearMatMul", operands, self._integer(op.name), kind, op.name)
+            return
+        source = self._float(op.inputs[0], op)
+        product = f"{op.name}.mm" if bias else self._result(op)
+        self.graph.add(
+            "MatMul", [source, _f32(weight, constant=True)], product, _f32(op.shape), op.name
+        )
+        if bias:
+            self._finish(op, "Add", [product, _f32(weight[-1:], constant=True)])
+        else:
+            self._store(op, product)
+
+    # -- element by element -----------------------------------------------------------------------
+
+    def _binary(self, op: Op) -> None:
+        end = self.by_name[self.tails[op.name]]
+        integer = op.kind in {"add", "mul"} and len(op.inputs) == 2 and self._all_integer(op)
+        if integer and end.name in self.quantized:
+            self._absorbed(op)
+            operands: list[Operand] = []
+            for name in op.inputs:
+                operands += [self._integer(name), SCALE, ZERO_U8]
+            kind = TensorType("uint8", end.shape)
+            self.graph.add(
+                f"ms:QLinear{_BINARY[op.kind]}",
+                [*operands, SCALE, ZERO_U8],
+                self._integer(end.name),
+                kind,
+                op.name,
+            )
+            return
+        operands = [self._float(name, op) for name in op.inputs]
+        if len(operands) == 1:
+            operands.append(SCALE)
+        self._finish(op, _BINARY[op.kind], operands)
+
+    def _unary(self, op: Op) -> None:
+        if op.name in self.quantized and self._all_integer(op) and op.kind in _INTEGER_UNARY:
+            self._integer_unary(op)
+            return
+        source = self._float(op.inputs[0], op)
+        if op.kind == "relu" and op.name in self.quantized:
+            self._store(op, source)  # the quantisation's zero point of 0 clips as well
+            return
+        attributes: dict[str, AttributeValue] = {}
+        if op.kind == "gelu":
+            attributes["approximate"] = "none"
+        self._finish(op, _UNARY[op.kind], [source], **attributes)
+
+    def _integer_unary(self, op: Op, **attributes: AttributeValue) -> None:
+        operands: list[Operand] = [self._integer(op.inputs[0]), SCALE, ZERO_U8, SCALE, ZERO_U8]
+        kind = TensorType("uint8", op.shape)
+        node = _INTEGER_UNARY[op.kind]
+        self.graph.add(node, operands, self._integer(op.name), kind, op.name, **attributes)
+
+    def _clip(self, op: Op) -> None:
+        source = self._float(op.inputs[0], op)
+        if op.name in self.quantized:
+            self._store(op, source)
+        else:
+            self._finish(op, "Clip", [source, SCALE, SCALE])
+
+    def _hardswish(self, op: Op) -> None:
+        self._finish(op, "HardSwish", [self._float(op.inputs[0], op)])
+
+    def _silu(self, op: Op) -> None:
+        if op.inputs[0] not in self.quantized:
+            self._finish(op, "ms:QuickGelu", [op.inputs[0]])
+            return
+        gate = f"{op.name}.gate"
+        source = self._float(op.inputs[0], op)
+        self.graph.add("Sigmoid", [source], gate, _f32(op.shape), op.name)
+        self._finish(op, "Mul", [self._float(op.inputs[0], op), gate])
+
+    def _softmax(self, op: Op) -> None:
+        axis = op.attribute("axis", -1)
+        if op.name in self.quantized and self._all_integer(op):
+            self._integer_unary(op, axis=axis)
+        else:
+            self._finish(op, "Softmax", [self._float(op.inputs[0], op)], axis=axis)
+
+    # -- shapes and pools -------------------------------------------------------------------------
+
+    def _moves_integers(self, op: Op) -> bool:
+        return op.name in self.quantized and self._all_integer(op) and op.kind in _MOVES
+
+    def _moved(self, op: Op, node: str, constants: list[Operand], **attributes: AttributeValue) -> None:
+        """A kernel that only moves values, so it works on whatever type they have."""
+        if self._moves_integers(op):
+            kind = TensorType("uint8", op.shape)
+            operands = [self._integer(op.inputs[0]), *constants]
+            self.graph.add(node, operands, self._integer(op.name), kind, op.name, **attributes)
+        else:
+            self._finish(op, node, [self._float(op.inputs[0], op), *constants], **attributes)
+
+    def _pool(self, op: Op) -> None:
+        attributes = _pool_attributes(op)
+        if op.kind == "max_pool":
+            self._moved(op, "MaxPool", [], **attributes)
+        elif op.name in self.quantized and self._all_integer(op):
+            self._integer_unary(op, **attributes)
+        else:
+            self._finish(op, "AveragePool", [self._float(op.inputs[0], op)], **attributes)
+
+    def _mean(self, op: Op) -> None:
+        rank = len(self.by_name[op.inputs[0]].shape)
+        axes = (2, 3) if op.kind == "global_avg_pool" else tuple(range(1, rank - 1))
+        constant = TensorType("int64", (len(axes),), constant=True, values=axes)
+        keep = int(len(op.shape) == rank)
+        source = self._float(op.inputs[0], op)
+        if keep:
+            self._finish(op, "ReduceMean", [source, constant], keepdims=1)
+        else:
+            self._finish(op, "ReduceMean", [source, constant], keepdims=0)
+
+    def _view(self, op: Op) -> None:
+        shape = TensorType("int64", (len(op.shape),), constant=True, values=op.shape)
+        self._moved(op, "Reshape", [shape])
+
+    def _transpose(self, op: Op) -> None:
+        perm = op.attribute("dims", op.attribute("perm", ()))
+        attributes = {"perm": perm} if isinstance(perm, tuple) and perm else {}
+        self._moved(op, "Transpose", [], **attributes)
+
+    def _concat(self, op: Op) -> None:
+        axis = op.attribute("axis", 1)
+        if op.name in self.quantized and self._all_integer(op):
+            operands: list[Operand] = [SCALE, ZERO_U8]
+            for name in op.inputs:
+                operands += [self._integer(name), SCALE, ZERO_U8]
+            kind = TensorType("uint8", op.shape)
+            self.graph.add(
+                "ms:QLinearConcat", operands, self._integer(op.name), kind, op.name, axis=axis
+            )
+        else:
+            self._finish(op, "Concat", [self._float(name, op) for name in op.inputs], axis=axis)
+
+    def _matmul(self, op: Op) -> None:
+        self._finish(op, "MatMul", [self._float(name, op) for name in op.inputs])
+
+    def _other(self, op: Op) -> None:
+        """An operation without a known kernel keeps its name; only a fallback can price it."""
+        self._finish(op, op.kind, [self._float(name, op) for name in op.inputs])
+
+
+def _integer_weight(shape: tuple[int, ...], channels: int | None = None) -> list[Operand]:
+    count = shape[0] if channels is None else channels
+    return [
+        TensorType("int8", shape, constant=True),
+        TensorType("float32", (count,), constant=True),
+        TensorType("int8", (count,), constant=True),
+    ]
+
+
+def _conv_attributes(op: Op) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {}
+    groups = op.attribute("groups", 1)
+    if isinstance(groups, int) and groups != 1:
+        attributes["group"] = groups
+    pads = pair(op.attribute("padding", 0), 0)
+    if any(pads):
+        attributes["pads"] = (*pads, *pads)
+    for name, key in (("stride", "strides"), ("dilation", "dilations")):
+        value = pair(op.attribute(name, 1))
+        if value != (1, 1):
+            attributes[key] = value
+    return attributes
+
+
+def _pool_attributes(op: Op) -> dict[str, AttributeValue]:
+    kernel = pair(op.attribute("kernel", 2))
+    attributes: dict[str, AttributeValue] = {"kernel_shape": kernel}
+    pads = pair(op.attribute("padding", 0), 0)
+    if any(pads):
+        attributes["pads"] = (*pads, *pads)
+    stride = pair(op.attribute("stride", kernel))
+    if stride != (1, 1):
+        attributes["strides"] = stride
+    return attributes

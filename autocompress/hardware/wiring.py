@@ -1,0 +1,196 @@
+"""Which tensors are quantised and how much memory is live, for many candidates at once.
+
+The rules are those of :func:`autocompress.graph.precision.quantized_tensors` and
+:func:`autocompress.hardware.memory.peak_memory_bytes`, written for arrays: a row a slot (an
+operation by name, in execution order), a column a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from autocompress.graph.ops import FUSED_TAILS, INTEGER_KINDS, LAYER_KINDS, PASS_THROUGH, Op
+from autocompress.hardware.influence import Ints
+from autocompress.hardware.memory import IN_PLACE, VIEWS
+
+Bools = npt.NDArray[np.bool_]
+
+_FUSABLE = INTEGER_KINDS | LAYER_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Flags:
+    """What the rules ask of an operation; index 0 of each array is "absent"."""
+
+    inputs: Ints
+    integer: Bools
+    fusable: Bools
+    tail: Bools
+    through: Bools
+    merges: Bools
+    output: Bools
+    view: Bools
+    in_place: Bools
+    elements: Ints
+
+
+def flags_of(ops: Sequence[Op | None], places: Mapping[str, int]) -> _Flags:
+    """The flags of a slot's known operations (None is "absent")."""
+    width = max((len(op.inputs) for op in ops if op is not None), default=0)
+    inputs = np.full((len(ops), max(1, width)), -1, dtype=np.int64)
+    for row, op in enumerate(ops):
+        if op is not None:
+            inputs[row, : len(op.inputs)] = [places[name] for name in op.inputs]
+
+    def flag(kinds: frozenset[str]) -> Bools:
+        return np.array([op is not None and op.kind in kinds for op in ops])
+
+    return _Flags(
+        inputs=inputs,
+        integer=np.array([op is not None and op.is_integer_layer for op in ops]),
+        fusable=flag(_FUSABLE),
+        tail=flag(FUSED_TAILS),
+        through=flag(PASS_THROUGH),
+        merges=flag(PASS_THROUGH | INTEGER_KINDS),
+        output=flag(frozenset({"output"})),
+        view=flag(VIEWS | {"output"}),
+        in_place=np.array(
+            [op is not None and op.kind in IN_PLACE and len(op.inputs) == 1 for op in ops]
+        ),
+        elements=np.array([0 if op is None else prod(op.shape) for op in ops], dtype=np.int64),
+    )
+
+
+class Wiring:
+    """The rules, applied to a batch.
+
+    Args:
+        flags: of each slot, in execution order.
+        chosen: for each slot and candidate, which of the slot's operations it is; 0 is absent.
+    """
+
+    def __init__(self, flags: Sequence[_Flags], chosen: Ints) -> None:
+        self._flags = flags
+        self._chosen = chosen
+        self._all = np.arange(chosen.shape[1])
+        self._inputs = [self._inputs_of(slot) for slot in range(len(flags))]
+        self._follow()
+
+    def _pick(self, slot: int, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        return values[self._chosen[slot]]
+
+    def _inputs_of(self, slot: int) -> list[tuple[Ints | int, Bools | bool]]:
+        """Producers by position, and where there is one; plain numbers where all agree."""
+        found: list[tuple[Ints | int, Bools | bool]] = []
+        table = self._flags[slot].inputs
+        for position in range(table.shape[1]):
+            values = np.unique(table[1:, position])
+            present = self._chosen[slot] > 0
+            if len(values) == 1:
+                if values[0] >= 0:
+                    found.append((int(values[0]), True if present.all() else present))
+                continue
+            column = table[self._chosen[slot], position]
+            found.append((column, column >= 0))
+        return found
+
+    def _get(self, matrix: npt.NDArray[np.generic], at: Ints | int) -> npt.NDArray[np.generic]:
+        return matrix[at] if isinstance(at, int) else matrix[at, self._all]
+
+    def _mark(self, matrix: Bools, at: Ints | int, where: Bools) -> None:
+        if isinstance(at, int):
+            matrix[at] |= where
+        else:
+            columns = np.flatnonzero(where)
+            matrix[at[columns], columns] = True
+
+    def _follow(self) -> None:
+        """Count the readers of each tensor, and find each fused tail."""
+        slots, count = self._chosen.shape
+        self._uses = np.zeros((slots + 1, count), dtype=np.int16)
+        self._reader = np.full((slots + 1, count), -1, dtype=np.int64)
+        self._final = np.zeros((slots + 1, count), dtype=bool)
+        for slot, flags in enumerate(self._flags):
+            output = bool(flags.output.any())
+            for at, present in self._inputs[slot]:
+                where = np.broadcast_to(np.asarray(present), (count,))
+                if isinstance(at, int):
+                    self._uses[at] += where
+                    np.copyto(self._reader[at], slot, where=where)
+                    if output:
+                        self._final[at] |= where
+                else:
+                    columns = np.flatnonzero(where)
+                    self._uses[at[columns], columns] += 1
+                    self._reader[at[columns], columns] = slot
+                    if output:
+                        self._final[at[columns], columns] = True
+        is_tail = np.stack([self._pick(s, f.tail) for s, f in enumerate(self._flags)])
+        self.tails = np.empty((slots, count), dtype=np.int64)
+        for slot, flags in enumerate(self._flags):
+            self.tails[slot] = slot
+            if flags.fusable.any():
+                reader = self._reader[slot]
+                fused = self._pick(slot, flags.fusable) & (self._uses[slot] == 1)
+                fused &= is_tail[reader, self._all]
+                np.copyto(self.tails[slot], reader, where=fused.astype(bool))
+
+    def quantized(self) -> Bools:
+        """Which slots' outputs are stored as uint8, shape ``(slots, candidates)``."""
+        slots, count = self._chosen.shape
+        marked = np.zeros((slots, count), dtype=bool)
+        for slot, flags in enumerate(self._flags):
+            if flags.integer.any():
+                where = self._pick(slot, flags.integer).astype(bool)
+                self._mark(marked, self._inputs[slot][0][0], where)
+        for slot in range(slots - 1, -1, -1):
+            if self._flags[slot].through.any():
+                where = self._pick(slot, self._flags[slot].through) & marked[slot]
+                self._mark(marked, self._inputs[slot][0][0], where.astype(bool))
+        for slot, flags in enumerate(self._flags):
+            where = np.zeros(count, dtype=bool)
+            if flags.integer.any():
+                where |= self._pick(slot, flags.integer).astype(bool)
+            if flags.merges.any():
+                whole = self._pick(slot, flags.merges).astype(bool)
+                for at, present in self._inputs[slot]:
+                    whole &= self._get(marked, at).astype(bool) | ~np.asarray(present)
+                where |= whole
+            if where.any():
+                end = self.tails[slot]
+                where &= ~self._final[end, self._all]
+                self._mark(marked, end, where)
+        return marked
+
+    def peak_memory(self, quantized: Bools) -> npt.NDArray[np.float64]:
+        """Largest sum of live activations, bytes, shape ``(candidates,)``."""
+        slots, count = self._chosen.shape
+        owner = np.empty((slots, count), dtype=np.int64)
+        held = np.zeros((slots, count), dtype=np.int64)
+        last = np.zeros((slots, count), dtype=np.int64)
+        for slot, flags in enumerate(self._flags):
+            owner[slot] = slot
+            if flags.view.any() or flags.in_place.any():
+                at = self._inputs[slot][0][0]
+                alone = self._get(self._uses, at) == 1
+                shares = self._pick(slot, flags.view) | (self._pick(slot, flags.in_place) & alone)
+                np.copyto(owner[slot], self._get(owner, at), where=shares.astype(bool))
+            size = self._pick(slot, flags.elements) * np.where(quantized[slot], 1, 4)
+            size = np.where(self.tails[slot] == slot, size, 0)
+            root = owner[slot]
+            held[root, self._all] = np.maximum(held[root, self._all], size)
+            present = self._chosen[slot] > 0
+            for at, there in ((slot, present), *self._inputs[slot]):
+                columns = np.flatnonzero(np.broadcast_to(np.asarray(there), (count,)) & present)
+                whose = self._get(owner, at)[columns]
+                last[whose, columns] = slot
+        change = np.zeros((slots + 1, count))
+        change[:slots] += held
+        for slot in range(slots):
+            change[last[slot] + 1, self._all] -= held[slot]
+        return np.cumsum(change, axis=0).max(axis=0)  # type: ignore[no-any-return]

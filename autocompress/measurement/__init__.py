@@ -1,0 +1,1 @@
+"""The timing protocol, and figures taken with it."""

@@ -1,0 +1,306 @@
+"""An ONNX file with random weights from a candidate's operations: for pricing, not for use.
+
+It has the form that the exporter writes (QDQ around uint8 tensors, int8 weights per output
+channel), so that the runtime treats it as it treats the real file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autocompress.errors import RequestError
+from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op
+from autocompress.graph.precision import fused_tails
+
+OPSET = 21
+_IR_VERSION = 10
+_UNARY = {
+    "relu": "Relu",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "hardswish": "HardSwish",
+    "hardsigmoid": "HardSigmoid",
+    "gelu": "Gelu",
+    "leaky_relu": "LeakyRelu",
+    "elu": "Elu",
+}
+_BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "matmul": "MatMul"}
+
+
+def pair(value: Any, default: int = 1) -> tuple[int, int]:
+    """A spatial attribute as two numbers."""
+    if value is None or value == ():
+        return default, default
+    if isinstance(value, int):
+        return value, value
+    numbers = tuple(int(v) for v in value)
+    return (numbers[0], numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def guarded(op: Op, last: Op, quantized: Collection[str]) -> bool:
+    """Whether a float layer lies between integer tensors, so that a Max must keep it float.
+
+    Args:
+        op: the layer.
+        last: the layer itself or the ReLU-like operation that follows it alone.
+        quantized: names of the operations whose output tensor is stored as uint8.
+    """
+    return (
+        op.kind in {"conv", "linear"}
+        and not op.is_integer_layer
+        and op.inputs[0] in quantized
+        and last.name in quantized
+        and (last is op or last.kind in FUSED_TAILS)
+    )
+
+
+def supported(op: Op) -> bool:
+    """Whether :func:`synthesise` knows the operation."""
+    return op.kind in _KINDS
+
+
+def _quantisation(op: Op) -> tuple[int, float]:
+    """A zero point and a scale that clip as the operation does."""
+    low = op.attribute("low", -1.0)
+    if op.kind in {"relu", "relu6"} or (isinstance(low, int | float) and low >= 0):
+        return 0, 0.02
+    return 128, 1 / 128 if op.kind == "hardtanh" else 0.02
+
+
+class _Writer:
+    """Collects nodes and constants of one graph."""
+
+    def __init__(self, quantized: Collection[str], guards: Collection[str], seed: int) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.quantized = quantized
+        self.guards = guards
+        self.rng = np.random.default_rng(seed)
+        self.read: dict[str, str] = {}
+        self.scales: dict[str, tuple[str, str]] = {}
+        self.steps: dict[str, float] = {}
+
+    def constant(self, name: str, array: npt.NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def node(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), [output], name=f"{output}.{op_type}", **attributes)
+        )
+        return output
+
+    def normal(self, shape: tuple[int, ...], scale: float) -> npt.NDArray[np.float32]:
+        return (self.rng.standard_normal(shape) * scale).astype(np.float32)
+
+    def store(self, op: Op, value: str) -> None:
+        """Make ``value`` the output of ``op``; quantised where the tensor is stored as uint8."""
+        if op.name not in self.quantized:
+            self.read[op.name] = value
+            return
+        start, step = _quantisation(op)
+        if op.kind in PASS_THROUGH and op.inputs[0] in self.scales:
+            scale, zero = self.scales[op.inputs[0]]
+            step = self.steps[op.inputs[0]]
+        else:
+            scale = self.constant(f"{op.name}.scale", np.float32(step))
+            zero = self.constant(f"{op.name}.zero", np.uint8(start))
+        self.scales[op.name] = (scale, zero)
+        self.steps[op.name] = step
+        if op.name in self.guards:
+            lowest = np.float32(0 if start == 0 else -1e30)
+            value = self.node("Max", [value, self.constant(f"{op.name}.lowest", lowest)], f"{op.name}.max")
+        stored = self.node("QuantizeLinear", [value, scale, zero], f"{op.name}.q")
+        self.read[op.name] = self.node("DequantizeLinear", [stored, scale, zero], f"{op.name}.dq")
+
+    def weight(self, op: Op, fan_in: int) -> list[str]:
+        """The weight and bias operands of a layer."""
+        weight = self.normal(op.weight_shape, fan_in**-0.5)
+        bias = self.normal(op.weight_shape[:1], 0.1) if op.attribute("bias", 1) else None
+        if not op.is_integer_layer:
+            operands = [self.constant(f"{op.name}.weight", weight)]
+            return operands + ([self.constant(f"{op.name}.bias", bias)] if bias is not None else [])
+        limit = np.abs(weight).reshape(len(weight), -1).max(axis=1).clip(1e-6)
+        scale = (limit / 127).astype(np.float32)
+        shaped = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
+        integers = np.clip(np.round(weight / shaped), -127, 127).astype(np.int8)
+        operands = [self.dequantized(f"{op.name}.weight", integers, scale)]
+        if bias is not None:
+            steps = (scale * np.float32(self.steps[op.inputs[0]])).astype(np.float32)
+            operands.append(
+                self.dequantized(f"{op.name}.bias", np.round(bias / steps).astype(np.int32), steps)
+            )
+        return operands
+
+    def dequantized(
+        self, name: str, integers: npt.NDArray[Any], scale: npt.NDArray[np.float32]
+    ) -> str:
+        operands = [
+            self.constant(f"{name}.int", integers),
+            self.constant(f"{name}.scale", scale),
+            self.constant(f"{name}.zero", np.zeros(scale.shape, integers.dtype)),
+        ]
+        return self.node("DequantizeLinear", operands, f"{name}.dq", axis=0)
+
+
+def _conv(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    fan_in = int(np.prod(op.weight_shape[1:]))
+    pads = pair(op.attribute("padding", 0), 0)
+    return writer.node(
+        "Conv",
+        inputs + writer.weight(op, fan_in),
+        f"{op.name}.out",
+        kernel_shape=list(op.weight_shape[2:]),
+        strides=list(pair(op.attribute("stride", 1))),
+        dilations=list(pair(op.attribute("dilation", 1))),
+        pads=[*pads, *pads],
+        group=int(op.attribute("groups", 1)),  # type: ignore[arg-type]
+    )
+
+
+def _linear(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    operands = writer.weight(op, op.weight_shape[1])
+    if len(op.shape) == 2:
+        return writer.node("Gemm", inputs + operands, f"{op.name}.out", transB=1)
+    flat = writer.node("Transpose", operands[:1], f"{op.name}.wt", perm=[1, 0])
+    product = writer.node("MatMul", [*inputs, flat], f"{op.name}.mm")
+    if len(operands) == 1:
+        return product
+    return writer.node("Add", [product, operands[1]], f"{op.name}.out")
+
+
+def _clip(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    low, high = (0.0, 6.0) if op.kind == "relu6" else (-1.0, 1.0)
+    limits = [
+        writer.constant(f"{op.name}.low", np.float32(op.attribute("low", low))),
+        writer.constant(f"{op.name}.high", np.float32(op.attribute("high", high))),
+    ]
+    return writer.node("Clip", inputs + limits, f"{op.name}.out")
+
+
+def _silu(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    gate = writer.node("Sigmoid", inputs, f"{op.name}.gate")
+    return writer.node("Mul", [*inputs, gate], f"{op.name}.out")
+
+
+def _pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    kernel = pair(op.attribute("kernel", 2))
+    pads = pair(op.attribute("padding", 0), 0)
+    return writer.node(
+        "MaxPool" if op.kind == "max_pool" else "AveragePool",
+        inputs,
+        f"{op.name}.out",
+        kernel_shape=list(kernel),
+        strides=list(pair(op.attribute("stride", kernel))),
+        pads=[*pads, *pads],
+    )
+
+
+def _global_pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    axes = writer.constant(f"{op.name}.axes", np.array([2, 3], np.int64))
+    keep = int(len(op.shape) == 4)
+    return writer.node("ReduceMean", [*inputs, axes], f"{op.name}.out", keepdims=keep)
+
+
+def _reshape(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    shape = writer.constant(f"{op.name}.shape", np.array(op.shape, np.int64))
+    return writer.node("Reshape", [*inputs, shape], f"{op.name}.out", allowzero=1)
+
+
+def _transpose(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    perm = op.attribute("dims", op.attribute("perm", ()))
+    if not isinstance(perm, tuple) or len(perm) != len(op.shape):
+        raise RequestError(f"operation {op.name!r} transposes without saying how ({perm!r})")
+    return writer.node("Transpose", inputs, f"{op.name}.out", perm=list(perm))
+
+
+def _softmax(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    return writer.node("Softmax", inputs, f"{op.name}.out", axis=op.attribute("axis", -1))
+
+
+def _concat(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    return writer.node("Concat", inputs, f"{op.name}.out", axis=op.attribute("axis", 1))
+
+
+def _unary(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    return writer.node(_UNARY[op.kind], inputs, f"{op.name}.out")
+
+
+def _binary(writer: _Writer, op: Op, inputs: list[str]) -> str:
+    operands = list(inputs)
+    while len(operands) < 2:
+        operands.append(writer.constant(f"{op.name}.scalar", np.float32(1.5)))
+    return writer.node(_BINARY[op.kind], operands, f"{op.name}.out")
+
+
+_KINDS = {
+    "input": None,
+    "output": None,
+    "conv": _conv,
+    "linear": _linear,
+    "relu6": _clip,
+    "hardtanh": _clip,
+    "silu": _silu,
+    "max_pool": _pool,
+    "avg_pool": _pool,
+    "global_avg_pool": _global_pool,
+    "flatten": _reshape,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "softmax": _softmax,
+    "concat": _concat,
+    **dict.fromkeys(_UNARY, _unary),
+    **dict.fromkeys(_BINARY, _binary),
+}
+
+
+def synthesise(ops: Sequence[Op], quantized: Collection[str], *, seed: int = 0) -> bytes:
+    """A serialised ONNX model that computes ``ops`` with random weights.
+
+    Args:
+        ops: a candidate's operations in execution order.
+        quantized: names of the operations whose output tensor is stored as uint8.
+        seed: of the weights.
+
+    Raises:
+        RequestError: an operation has no ONNX form here.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    by_name = {op.name: op for op in ops}
+    tails = {name: by_name[end] for name, end in fused_tails(ops).items()}
+    guards = {tails[op.name].name for op in ops if guarded(op, tails[op.name], quantized)}
+    writer = _Writer(quantized, guards, seed)
+    shapes = {op.name: op.shape for op in ops}
+    inputs, outputs = [], []
+    for op in ops:
+        if op.kind not in _KINDS:
+            raise RequestError(f"operation {op.name!r} of kind {op.kind!r} cannot be synthesised")
+        if op.kind == "input":
+            inputs.append(helper.make_tensor_value_info(op.name, TensorProto.FLOAT, op.shape))
+            writer.store(op, op.name)
+        elif op.kind == "output":
+            outputs.extend(
+                helper.make_tensor_value_info(writer.read[name], TensorProto.FLOAT, shapes[name])
+                for name in op.inputs
+            )
+        else:
+            make = _KINDS[op.kind]
+            assert make is not None  # only input and output have none
+            value = make(writer, op, [writer.read[name] for name in op.inputs])
+            writer.store(op, value)
+    graph = helper.make_graph(writer.nodes, "synthetic", inputs, outputs, writer.constants)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
