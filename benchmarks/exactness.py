@@ -235,5 +235,6 @@ def _print(rows: list[Row]) -> None:
         flag = "" if row.checks_ok else "  FAILED A CHECK"
         print(
             f"{row.way:6} {row.candidate:13} {row.float_diff:10.1e} {row.agreement:7.4f} {steps} "
-            f"{row.output_steps:6.2f} {row.accuracy:6.3f} {row.size_bytes:8,}  {row.layers[:60]}{flag}"
+            f"{row.output_steps:6.2f} {row.accuracy:6.3f} {row.size_bytes:8,}  "
+            f"{row.layers[:60]}{flag}"
         )

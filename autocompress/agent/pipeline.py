@@ -52,6 +52,10 @@ def run_search(
     """
     files = RunFolder(folder)
     with RunLock(folder):
+        if _is_complete(request, files, resume):
+            for observer in observers:
+                observer(Event("run", "note", f"{folder} is complete; nothing is left to do"))
+            return folder
         context = _open(request, files, resume, observers)
         try:
             _run_stages(context)
@@ -63,6 +67,14 @@ def run_search(
             raise
         _close(context, "interrupted" if context.stopping else "complete", report=True)
     return folder
+
+
+def _is_complete(request: Request, files: RunFolder, resume: str) -> bool:
+    """Whether the folder holds this very run, ended, and going on is allowed."""
+    if not files.exists or resume == "never" or files.settings()["run"]["status"] != "complete":
+        return False
+    files.check_same(request.to_toml())
+    return True
 
 
 def _open(

@@ -110,6 +110,7 @@ class Costs:
         epoch_steps: steps in one pass over the training examples.
         from_scratch: whether the weights have to be trained first (a named space).
         threads: torch threads that steps were measured with.
+        bfloat16: whether steps were measured in bfloat16.
     """
 
     step_seconds: float
@@ -119,6 +120,7 @@ class Costs:
     epoch_steps: int
     from_scratch: bool
     threads: int = 1
+    bfloat16: bool = False
 
 
 def make_plan(budget: Budget, costs: Costs, *, workers: int = 1) -> Plan:
@@ -170,7 +172,11 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
     per_model = seconds["finalise"] * workers / models
     final = _clamp(per_model / step, 1, 30 * costs.epoch_steps)
     effort = Effort(
-        short_steps=short, final_steps=final, val_limit=1000, final_seconds=1.5 * per_model
+        short_steps=short,
+        final_steps=final,
+        val_limit=1000,
+        bfloat16=costs.bfloat16,
+        final_seconds=1.5 * per_model,
     )
     sentences = [
         f"One training step of the original takes {costs.step_seconds * 1e3:.0f} ms, of a typical "

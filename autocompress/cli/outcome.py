@@ -70,7 +70,7 @@ def closing_lines(view: RunView) -> list[str]:
         there.insert(0, model)
     lines += [f"{'files' if i == 0 else '':<9} {path}" for i, path in enumerate(there)]
     if view.status in {"interrupted", "running", "failed"}:
-        lines.append(f"next      autocompress resume {folder}")
+        lines.append(f"next      {view.resume_command}")
     elif model is not None and model.is_file():
         lines.append(f"next      open {folder / 'report.html'} or: autocompress verify {model}")
     return lines

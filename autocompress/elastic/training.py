@@ -32,11 +32,13 @@ class ElasticTraining:
         learning_rate: peak of the cosine schedule.
         random_candidates: random candidates per step, besides the largest and the smallest.
         clip: largest gradient norm.
+        bfloat16: compute in bfloat16, weights kept in float32.
     """
 
     learning_rate: float = 1e-3
     random_candidates: int = 1
     clip: float = 5.0
+    bfloat16: bool = False
 
 
 def smallest(space: SearchSpace) -> Candidate:
@@ -108,9 +110,10 @@ def train_elastic(
                 *(space.decode(space.sample(rng)) for _ in range(settings.random_candidates)),
             ]
             optimizer.zero_grad(set_to_none=True)
-            value = _sandwich(
-                elastic, inputs, targets, largest, others, loss, distillation, teacher
-            )
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+                value = _sandwich(
+                    elastic, inputs, targets, largest, others, loss, distillation, teacher
+                )
             if not math.isfinite(value):
                 raise DivergedError(
                     f"the loss became {value} at step {done} of the elastic training; "
@@ -136,17 +139,17 @@ def _sandwich(
     teacher: torch.nn.Module | None,
 ) -> float:
     elastic.configure(largest)
-    outputs = elastic(inputs)
+    outputs = elastic(inputs).float()
     total = loss(outputs, targets)
     if teacher is not None:
         with torch.no_grad():
-            guide = teacher(inputs)
+            guide = teacher(inputs).float()
         total = 0.5 * total + 0.5 * distillation(outputs, guide)
     total.backward()  # type: ignore[no-untyped-call]
     answers = outputs.detach()
     elastic.update_norms(False)
     for candidate in others:
         elastic.configure(candidate)
-        distillation(elastic(inputs), answers).backward()  # type: ignore[no-untyped-call]
+        distillation(elastic(inputs).float(), answers).backward()  # type: ignore[no-untyped-call]
     elastic.update_norms(True)
     return float(total.detach())

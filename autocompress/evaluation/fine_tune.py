@@ -44,6 +44,7 @@ def fine_tune(
     deadline: Callable[[], bool] = lambda: False,
     masks: Mapping[str, torch.Tensor] | None = None,
     batch_size: int = BATCH_SIZE,
+    bfloat16: bool = False,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> FineTuned:
     """Train ``model`` in place; AdamW, linear warm-up over a twentieth, then cosine to zero.
@@ -59,6 +60,8 @@ def fine_tune(
         deadline: asked before each step; True ends the training early.
         masks: parameter name to a 0/1 tensor; zeros stay zero.
         batch_size: examples per step.
+        bfloat16: compute in bfloat16 with channels last, weights kept in float32; not for
+            fake-quantised models, whose rounding it would change.
         progress: told the step and its loss.
 
     Raises:
@@ -71,6 +74,8 @@ def fine_tune(
     parameters = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.learning_rate, weight_decay=1e-4)
     model.train()
+    if bfloat16:
+        model.to(memory_format=torch.channels_last)
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -79,7 +84,12 @@ def fine_tune(
                 break
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule(step, steps)
-            loss = _loss(model, inputs, targets, task, recipe, teacher)
+            if bfloat16 and inputs.dim() == 4:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                outputs = model(inputs).float()
+                guide = _guide(inputs, recipe, teacher)
+            loss = _loss(outputs, targets, guide, task, recipe)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise DivergedError(
@@ -93,6 +103,8 @@ def fine_tune(
             _hold_zeros(parameters, masks)
             losses.append(value)
             progress(step + 1, value)
+    if bfloat16:
+        model.to(memory_format=torch.contiguous_format)
     model.eval()
     tail = losses[-20:]
     return FineTuned(len(losses), sum(tail) / len(tail) if tail else math.nan)
@@ -133,20 +145,25 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+def _guide(inputs: torch.Tensor, recipe: Recipe, teacher: nn.Module | None) -> torch.Tensor | None:
+    """The teacher's outputs, when the recipe asks for them."""
+    if teacher is None or recipe.distillation == "none" or recipe.distillation_weight == 0:
+        return None
+    with torch.no_grad():
+        answer: torch.Tensor = teacher(inputs)
+    return answer.float()
+
+
 def _loss(
-    model: nn.Module,
-    inputs: torch.Tensor,
+    outputs: torch.Tensor,
     targets: torch.Tensor,
+    guide: torch.Tensor | None,
     task: Task,
     recipe: Recipe,
-    teacher: nn.Module | None,
 ) -> torch.Tensor:
-    outputs = model(inputs)
     loss = task.loss(outputs, targets)
-    if teacher is None or recipe.distillation == "none" or recipe.distillation_weight == 0:
+    if guide is None:
         return loss
-    with torch.no_grad():
-        guide = teacher(inputs)
     term = distillation_loss(outputs, guide, recipe, classification=task.is_classification)
     return (1 - recipe.distillation_weight) * loss + recipe.distillation_weight * term
 

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from autocompress.errors import RequestError
-from autocompress.export.lowering import Lowering
+from autocompress.export.lowering import Lowering, read_by
 from autocompress.export.writer import OPSET
 
 _DOMAIN = "autocompress"
@@ -73,7 +73,7 @@ def _stand_ins(lowering: Lowering) -> fx.GraphModule:
 
 
 def _tensors(lowering: Lowering, node: fx.Node) -> list[fx.Node]:
-    return [n for n in node.all_input_nodes if n.op != "get_attr" and n.name in lowering.extents]
+    return [n for n in read_by(node) if n.op != "get_attr" and n.name in lowering.extents]
 
 
 def _translated(module: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Any:

@@ -18,9 +18,11 @@ from autocompress.compression.fake_quant import (
 )
 from autocompress.compression.simulation import scale_roots
 from autocompress.errors import RequestError
+from autocompress.export.call import Call
 from autocompress.export.extents import Extent
 from autocompress.export.layers import LayerCall, LayerWriter
-from autocompress.export.operators import Call, emit_norm, emitter, is_global_mean
+from autocompress.export.operators import emit_norm, emitter, is_global_mean
+from autocompress.export.shape_operators import DIVIDING, piece, piece_sizes
 from autocompress.export.writer import OnnxWriter
 from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op
 from autocompress.graph.precision import fused_tails, quantized_tensors
@@ -64,6 +66,8 @@ class Lowering:
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 self.writer.take(node.name)
+                if self.writer.batch_source is None and extents[node.name].slopes[:1] == (1,):
+                    self.writer.batch_source = node.name
         self.writer.take("output")
         self.integers: dict[str, str] = {}
 
@@ -78,8 +82,10 @@ class Lowering:
             return emit_norm(OnnxWriter(), module, "x", "x") is not None
         if node.op != "call_function" or not self._all_float(node):
             return False
-        names = {argument.name: "x" for argument in node.all_input_nodes}
-        return self._function(OnnxWriter(), node, names) is not None
+        names = {argument.name: "x" for argument in (*node.all_input_nodes, *_divided(node))}
+        scratch = OnnxWriter()
+        scratch.batch_source = self.writer.batch_source
+        return self._function(scratch, node, names) is not None
 
     def write(self, node: fx.Node, values: Values) -> str:
         """Write ``node``; the name of its (de-quantised) output value.
@@ -92,9 +98,9 @@ class Lowering:
             module = self.module.get_submodule(str(node.target))
             source = node.all_input_nodes[0]
             if isinstance(module, ActivationQuantizer):
-                made = self.quantize(values[source.name], module)
+                result = self.quantize(values[source.name], module)
                 self.integers.setdefault(source.name, self.writer.nodes[-2].output[0])
-                return made
+                return result
             if isinstance(module, nn.Conv2d | nn.Linear):
                 return self._layer(node, module, values[source.name])
             made = emit_norm(self.writer, module, values[source.name], node.name)
@@ -189,6 +195,8 @@ class Lowering:
     # -- functions --------------------------------------------------------------------------------
 
     def _function(self, writer: OnnxWriter, node: fx.Node, values: Values) -> str | None:
+        if node.target is operator.getitem:
+            return self._piece(writer, node, values)
         emit = emitter(node.target)
         if emit is None or not isinstance(node.target, torch._ops.OpOverload):
             return None
@@ -196,6 +204,23 @@ class Lowering:
             key: self._argument(writer, value, values) for key, value in _bind(node).items()
         }
         return emit(writer, self._call(node, arguments))
+
+    def _piece(self, writer: OnnxWriter, node: fx.Node, values: Values) -> str | None:
+        """One of the outputs of a chunk, split or unbind."""
+        source, index = node.args
+        for whole in _divided(node):
+            if not isinstance(source, fx.Node) or not isinstance(index, int):
+                return None
+            extent, arguments = self.extents[whole.name], dict(_bind(source))
+            axis = int(arguments["dim"]) % extent.rank
+            kind = _division(source)
+            sizes = piece_sizes(kind, arguments, extent.constants[axis])
+            if extent.slopes[axis] or sizes is None or not 0 <= index < len(sizes):
+                return None
+            arguments["self"] = values[whole.name]
+            call = Call(node.name, arguments, (extent,), self.extents[node.name])
+            return piece(writer, call, kind, index, sizes)
+        return None
 
     def _call(self, node: fx.Node, arguments: Mapping[str, Any]) -> Call:
         inputs = tuple(self.extents[n.name] for n in node.all_input_nodes if n.name in self.extents)
@@ -241,6 +266,25 @@ class Lowering:
         source = values[node.all_input_nodes[0].name]
         pooled = self.writer.node("GlobalAveragePool", [source], name=node.name)
         return self.writer.node("Flatten", [self.quantize(pooled, quantizer)])
+
+
+def _division(node: fx.Node) -> str:
+    """The kind of a dividing call, or nothing."""
+    base = str(node.target).removeprefix("aten.").partition(".")[0]
+    return base if base in DIVIDING else ""
+
+
+def _divided(node: fx.Node) -> list[fx.Node]:
+    """The tensor that ``node`` is a piece of, when it is one."""
+    source = node.args[0] if node.args else None
+    if node.target is not operator.getitem or not isinstance(source, fx.Node):
+        return []
+    return source.all_input_nodes[:1] if _division(source) else []
+
+
+def read_by(node: fx.Node) -> list[fx.Node]:
+    """The nodes whose values are needed to write ``node``."""
+    return _divided(node) or node.all_input_nodes
 
 
 def _bind(node: fx.Node) -> dict[str, Any]:

@@ -1,46 +1,17 @@
-"""The ONNX form of each aten operator and norm that the writer knows by itself.
-
-An emitter takes the writer and a :class:`Call`, and returns the name of the output value; None
-means that this particular call is left to the general exporter.
-"""
+"""The ONNX form of each aten operator and norm that the writer knows by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from autocompress.export.extents import Extent
+from autocompress.export.call import Call, Emitter
+from autocompress.export.shape_operators import SHAPE_OPERATORS
 from autocompress.export.writer import OnnxWriter
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of an operator.
-
-    Attributes:
-        name: the node's name.
-        arguments: by the schema's names; tensors are value names.
-        inputs: extents of the tensor arguments, in order.
-        output: extent of the result.
-    """
-
-    name: str
-    arguments: Mapping[str, Any]
-    inputs: tuple[Extent, ...]
-    output: Extent
-
-    @property
-    def value(self) -> str:
-        """The value name of the first argument."""
-        return str(self.arguments["self"])
-
-
-Emitter: TypeAlias = Callable[[OnnxWriter, Call], str | None]
 
 
 def _unary(op_type: str, **attributes: Any) -> Emitter:
@@ -284,6 +255,7 @@ OPERATORS: Mapping[str, Emitter] = {
     "clone": _identity,
     "detach": _identity,
     "alias": _identity,
+    **SHAPE_OPERATORS,
 }
 
 

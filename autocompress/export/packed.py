@@ -152,6 +152,8 @@ def _restored(packed: bytes, at: int) -> bytes:
     for kind, size in zip(Kind, sizes, strict=True):
         streams[kind] = decompress(packed[at : at + size], wanted[kind])
         at += size
+    if at != len(packed):
+        raise StorageError("the packed model is truncated or has bytes behind its end")
     return _assemble(length, pieces, streams)
 
 

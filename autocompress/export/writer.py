@@ -49,9 +49,15 @@ def unpack_codes(data: bytes, bits: int, shape: Sequence[int]) -> npt.NDArray[np
 
 
 class OnnxWriter:
-    """Collects the nodes and constants of one graph."""
+    """Collects the nodes and constants of one graph.
+
+    Attributes:
+        opset: operator set that the nodes so far need.
+        batch_source: name of a graph input whose first dimension is the batch, or None.
+    """
 
     def __init__(self) -> None:
+        self.batch_source: str | None = None
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.opset = OPSET

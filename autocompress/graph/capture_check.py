@@ -31,7 +31,7 @@ def check_capture(
             unless the model refuses those.
 
     Raises:
-        CaptureError: the outputs differ, or only one batch size works.
+        CaptureError: the outputs differ, only one batch size works, or the output is no batch.
     """
     drawn = random_like(inputs)
     expected = _run(model, drawn)
@@ -40,6 +40,13 @@ def check_capture(
         expected = _run(model, drawn)
     if isinstance(expected, torch.Tensor) and not agree(expected, _run(model, drawn)):
         return  # the model draws random numbers in evaluation mode: nothing to compare with
+    if isinstance(expected, torch.Tensor) and (
+        expected.dim() == 0 or len(expected) != len(drawn[0])
+    ):
+        raise CaptureError(
+            f"the model gives outputs of shape {tuple(expected.shape)} for {len(drawn[0])} "
+            f"examples; the first dimension must be the batch"
+        )
     found = _run(captured, drawn)
     if not agree(expected, found):
         raise CaptureError(_reason(expected, found, exported))

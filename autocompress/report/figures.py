@@ -24,6 +24,7 @@ Spec: TypeAlias = dict[str, Any]
 
 #: The first view leaves outliers outside when they would stretch the accuracy axis so much.
 _FLATTENED = 4.0
+
 #: How far an estimate may be from the measurement to count as true.
 BAND = 0.10
 
@@ -94,7 +95,7 @@ def front_figure(view: RunView) -> Figure | None:
     upwards = view.section("request").get("higher_is_better") is not False
     better = f"{'Up' if upwards else 'Down'} and to the left is better. "
     alt = f"Scatter of accuracy over cost: {n} verified models and {b} baselines. "
-    hidden = len(models) - len(_in_view(models))
+    hidden = int(models["accuracy"].notna().sum()) - len(_in_view(models))
     outside = f"{hidden} of the models are outside this view. " if hidden else ""
     return Figure(
         "front",

@@ -128,7 +128,7 @@ def _unfinished(view: RunView) -> str:
     missing = f" Not there yet: {', '.join(view.missing)}." if view.missing else ""
     return (
         f"This run is {view.status}: the report shows what was finished. "
-        f"Continue it with: autocompress resume {view.directory}.{missing}"
+        f"Continue it with: {view.resume_command}.{missing}"
     )
 
 

@@ -41,6 +41,9 @@ NUMBER_COLUMNS = (
 )
 
 
+_MODEL_AGAIN = " --model FILE.py:FUNCTION"
+
+
 @dataclass(frozen=True)
 class RunView:
     """Everything a run folder says.
@@ -100,6 +103,12 @@ class RunView:
     def model(self) -> str:
         """The model's or space's name as the request gave it."""
         return str(self.section("request").get("model") or "model")
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run; a run of one's own model needs it again."""
+        again = "" if self.section("request").get("kind", "space") == "space" else _MODEL_AGAIN
+        return f"autocompress resume {self.directory}{again}"
 
     @property
     def models(self) -> pd.DataFrame:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import torch
-from safetensors.torch import load_file
 
 from autocompress.agent.artifacts import Artifact, Row, measure_latencies, write_artifact
 from autocompress.agent.context import Context
+from autocompress.agent.weights import load_weights
 from autocompress.core.candidate import Candidate, Recipe
 from autocompress.elastic.realise import realise
 from autocompress.evaluation.accuracy import evaluate_model
@@ -26,6 +26,8 @@ FROM_SCRATCH_RATE = 4e-3
 def run(context: Context) -> None:
     """Train a named space's largest network, then measure the original in fp32 and int8."""
     _weights(context)
+    if context.stopping:
+        return
     context.teacher = realise(context.elastic, context.space.decode(context.space.original))
     context.evaluator.teacher = context.teacher
     stored = context.folder.read_json("baseline.json")
@@ -48,11 +50,12 @@ def run(context: Context) -> None:
 def _weights(context: Context) -> None:
     """The original weights: the user's, or those of a freshly trained largest network."""
     path = context.folder.checkpoints / ORIGINAL
-    if path.is_file():
-        context.elastic.weights.load_state_dict(load_file(path))
+    if load_weights(context.elastic, path):
         return
     if context.from_scratch:
         _train(context)
+    if context.stopping:
+        return  # half-trained weights must not pass for trained ones when the run is resumed
     save_tensors(context.elastic.weights.state_dict(), path)
 
 
@@ -70,8 +73,11 @@ def _train(context: Context) -> None:
         context.elastic, request.data.train, request.task,
         recipe=Recipe(distillation="none", learning_rate=FROM_SCRATCH_RATE),
         steps=plan.training_steps, seed=request.seed, deadline=over,
+        bfloat16=plan.effort.bfloat16,
         progress=lambda step, loss: report(step, plan.training_steps),
     )  # fmt: skip
+    if context.stopping:
+        return
     value = evaluate_model(context.elastic, request.data.val, request.task)
     context.decide(
         STAGE,

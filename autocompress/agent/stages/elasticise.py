@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import torch
-from safetensors.torch import load_file
 
 from autocompress.agent.context import Context
 from autocompress.agent.stages.baseline import FROM_SCRATCH_RATE
+from autocompress.agent.weights import load_weights
 from autocompress.compression.distillation import distillation_loss
 from autocompress.core.candidate import Recipe
 from autocompress.elastic.training import ElasticTraining, train_elastic
@@ -21,8 +21,7 @@ ELASTIC = "elastic.safetensors"
 def run(context: Context) -> None:
     """Train by the sandwich rule when the plan pays for it; otherwise say why not."""
     path = context.folder.checkpoints / ELASTIC
-    if path.is_file():
-        context.elastic.weights.load_state_dict(load_file(path))
+    if load_weights(context.elastic, path):
         return
     if context.plan.elastic_steps == 0:
         context.decide(
@@ -53,7 +52,9 @@ def run(context: Context) -> None:
         seed=seed,
         teacher=context.teacher,
         deadline=lambda: context.stopping or (limit is not None and time.monotonic() > limit),
-        settings=ElasticTraining(learning_rate=FROM_SCRATCH_RATE),
+        settings=ElasticTraining(
+            learning_rate=FROM_SCRATCH_RATE, bfloat16=context.plan.effort.bfloat16
+        ),
         progress=lambda step, value: report(step, context.plan.elastic_steps),
     )
     context.elastic.eval()

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import nn
 
 from autocompress.agent.context import Context
-from autocompress.agent.planner import Costs, Plan, make_plan
+from autocompress.agent.costs import measure_costs
+from autocompress.agent.planner import Plan, make_plan
 from autocompress.compression.registry import make_techniques
-from autocompress.core.candidate import Recipe
 from autocompress.core.capabilities import Capabilities
-from autocompress.core.space import Genome
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import DataError, RequestError
 from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
-from autocompress.evaluation.fine_tune import fine_tune
 from autocompress.hardware.profiles import load_profile
 
 STAGE = "inspect"
@@ -47,7 +40,7 @@ def run(context: Context) -> None:
     stored = context.folder.read_json("plan.json")
     if stored is None:
         _report(context)
-        context.plan = make_plan(request.budget, _costs(context), workers=request.workers)
+        context.plan = make_plan(request.budget, measure_costs(context), workers=request.workers)
         context.folder.write_json("plan.json", context.plan.to_json())
         for sentence in context.plan.sentences:
             context.decide("plan", "spread the budget", sentence, **context.plan.to_json())
@@ -108,82 +101,6 @@ def _check_against_data(context: Context) -> None:
             "check its weights and the scale of the inputs"
         )
     context.request.task.check(outputs, targets)
-
-
-def _costs(context: Context) -> Costs:
-    data, task = context.request.data, context.request.task
-    model = realise(context.elastic, context.space.decode(context.space.original))
-    recipe = Recipe(distillation="none" if context.from_scratch else "response")
-    teacher = None if context.from_scratch else context.teacher
-
-    def step_seconds(threads: int) -> float:
-        torch.set_num_threads(threads)
-        taken = []
-        for _ in range(3):
-            began = time.monotonic()
-            fine_tune(model, data.train, task, recipe=recipe, steps=2, seed=0, teacher=teacher)
-            taken.append((time.monotonic() - began) / 2)
-        return min(taken)
-
-    step_seconds(1)
-    step, threads = _fastest(context, step_seconds)
-    torch.set_num_threads(threads)
-    context.evaluator.threads = threads
-    began = time.monotonic()
-    context.evaluator.effort = Effort(val_limit=1000)
-    from autocompress.core.budget import Fidelity
-    from autocompress.evaluation.evaluator import uniform
-
-    candidate = uniform(list(context.space.graph.layers), 8, 8)
-    context.evaluator.evaluate(candidate, fidelity=Fidelity.INHERITED, seed=0)
-    typical = _typical_share(context)
-    evaluation = (time.monotonic() - began) * max(0.5, typical)
-    return Costs(
-        step_seconds=step,
-        evaluation_seconds=evaluation,
-        spent_seconds=context.elapsed,
-        typical=typical,
-        epoch_steps=max(1, len(data.train) // context.evaluator.effort.batch_size),
-        from_scratch=context.from_scratch,
-        threads=threads,
-    )
-
-
-def _fastest(context: Context, step_seconds: Callable[[int], float]) -> tuple[float, int]:
-    """Seconds of a step, and torch threads: as many as help, where the budget is in seconds.
-
-    On a busy machine two threads can be many times slower than one.
-    """
-    one = step_seconds(1)
-    cores = max(1, (os.cpu_count() or 1) // context.request.workers)
-    if cores == 1 or context.request.budget.seconds is None:
-        return one, 1
-    many = step_seconds(cores)
-    threads = cores if many < 0.8 * one else 1
-    context.decide(
-        STAGE,
-        "torch threads",
-        f"A training step takes {one * 1e3:.0f} ms with one thread and {many * 1e3:.0f} ms with "
-        f"{cores}: {threads} thread{'s' if threads > 1 else ''} will be used.",
-        one=one, many=many, cores=cores,
-    )  # fmt: skip
-    return min(one, many), threads
-
-
-def _typical_share(context: Context) -> float:
-    """Multiply-accumulates of candidates as a search visits them, relative to the original."""
-    from autocompress.agent.seeds import neighbours
-
-    space = context.space
-    rng = np.random.default_rng([context.request.seed, 0x7A9])
-
-    def macs(genome: Genome) -> int:
-        return sum(op.macs for op in space.graph.operations(space.decode(genome)))
-
-    found = [macs(genome) for genome in neighbours(space, rng, 24)]
-    # a step has fixed costs too: no candidate is cheaper than a fifth
-    share = sum(found) / len(found) / macs(space.original)
-    return min(1.0, max(0.2, share))
 
 
 def _report(context: Context) -> None:

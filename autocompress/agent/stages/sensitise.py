@@ -49,6 +49,8 @@ def run(context: Context) -> None:
         found.setdefault(gene, {0: 0.0})[option] = loss
         done += 1
         report(done, len(settings))
+    if context.stopping:
+        return  # a part of it must not pass for the whole when the run is resumed
     context.sensitivity = found
     context.folder.write_json(FILE, found)
     worst = sorted(

@@ -18,7 +18,7 @@ def _net() -> fx.GraphModule:
 
 
 def _node(module: fx.GraphModule, kind: str) -> str:
-    return next(n.name for n in module.graph.nodes if kind in n.name)
+    return next(str(n.name) for n in module.graph.nodes if kind in n.name)
 
 
 def test_minmax_holds_everything_over_all_batches() -> None:

@@ -198,7 +198,7 @@ def test_what_is_no_candidate(value: Any) -> None:
 
 def test_bad_value_in_json_is_named() -> None:
     value = {"architecture": {}, "layers": {"a": {"width": 0}}, "recipe": {}}
-    with pytest.raises(RequestError, match="^width is 0"):
+    with pytest.raises(RequestError, match=r"^width is 0"):
         Candidate.from_json(value)
 
 

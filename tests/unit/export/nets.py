@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from autocompress.compression.low_rank import LowRank
 from autocompress.compression.quantization import simulate_quantization
+from autocompress.compression.sparsity import Sparsity
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
@@ -91,7 +92,7 @@ def policies(
 
 
 def realised(graph: ModelGraph, candidate: Candidate) -> tuple[fx.GraphModule, tuple[Op, ...]]:
-    model = realise(ElasticModel(graph, [LowRank()]), candidate)
+    model = realise(ElasticModel(graph, [LowRank(), Sparsity()]), candidate)
     return fold_batch_norm(model), graph.operations(candidate)
 
 

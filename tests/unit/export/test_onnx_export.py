@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,10 @@ CANDIDATES: dict[str, tuple[tuple[int, int], dict[str, LayerPolicy]]] = {
     ),
     "low rank": ((8, 8), {"body": LayerPolicy(8, 8, rank=6), "hidden": LayerPolicy(4, 8, rank=8)}),
     "low rank float": ((8, 8), {"body": LayerPolicy(rank=6)}),
-    "narrow": ((8, 8), {"point": LayerPolicy(8, 8, width=12), "hidden": LayerPolicy(8, 8, width=7)}),
+    "narrow": (
+        (8, 8),
+        {"point": LayerPolicy(8, 8, width=12), "hidden": LayerPolicy(8, 8, width=7)},
+    ),
     "sparse": ((4, 8), {"body": LayerPolicy(4, 8, sparsity=0.7)}),
 }
 
@@ -76,7 +80,7 @@ def test_the_runtime_computes_what_is_simulated(
     bits: tuple[int, int], others: dict[str, LayerPolicy], tmp_path: Path
 ) -> None:
     graph = digit_graph()
-    made = export(graph, policies(graph, *bits, **others), tmp_path / "m.onnx")
+    made = export(graph, policies(graph, bits[0], bits[1], **others), tmp_path / "m.onnx")
     same, difference = _agreement(made.simulated, made.file.path)
     assert same >= 0.99
     if not any(op.is_integer_layer for op in made.ops):
@@ -90,7 +94,7 @@ def test_each_layer_runs_in_the_precision_asked_for(
     bits: tuple[int, int], others: dict[str, LayerPolicy], tmp_path: Path
 ) -> None:
     graph = digit_graph()
-    made = export(graph, policies(graph, *bits, **others), tmp_path / "m.onnx")
+    made = export(graph, policies(graph, bits[0], bits[1], **others), tmp_path / "m.onnx")
     integer = sum(op.is_integer_layer for op in made.ops)
     floating = sum(op.layer is not None for op in made.ops) - integer
     assert asked(made.file.path) == LayerCount(integer, floating)
@@ -246,7 +250,7 @@ class _Activations(nn.Module):
         self.out = nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        functions = [
+        functions: list[Callable[[torch.Tensor], torch.Tensor]] = [
             functional.silu, functional.gelu, functional.hardsigmoid, torch.sigmoid, torch.tanh,
             lambda v: functional.leaky_relu(v, 0.1), functional.elu, functional.hardtanh,
         ]  # fmt: skip

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def test_reads_everything(make_run: MakeRun) -> None:
     assert len(view.decisions) == 1
     assert view.profile == {"device": {"name": "local"}}
     assert view.place == "Fixture CPU"
+
+
+def test_a_run_of_your_own_model_is_resumed_with_it(make_run: MakeRun) -> None:
+    view = read_run(make_run())
+    assert view.resume_command == f"autocompress resume {view.directory}"
+    own = replace(view, run={"request": {"kind": "ResNet"}})
+    assert own.resume_command.endswith(" --model FILE.py:FUNCTION")
 
 
 def test_an_id_of_digits_only_stays_text(make_run: MakeRun) -> None:
