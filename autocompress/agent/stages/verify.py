@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from autocompress.agent.artifacts import Artifact, measure_latencies, write_artifact
+from autocompress.agent.artifacts import (
+    MODEL,
+    Artifact,
+    Row,
+    measure_latencies,
+    move,
+    remove,
+    write_artifact,
+)
 from autocompress.agent.context import Context
+from autocompress.agent.run_folder import writing
 from autocompress.agent.stages.baseline import FP32, finish_row
-from autocompress.core.objective import Constraint
 from autocompress.core.pareto import non_dominated
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, StorageError
+from autocompress.export.files import sha256_of
+from autocompress.export.manifest import read_manifest
+from autocompress.export.verification import Check
 
 STAGE = "verify"
+#: A file may be this much larger than its estimate, and by so many bytes.
+SIZE_TOLERANCE, SIZE_SLACK = 1.15, 4096
+#: An estimate this much below the original's is a claim to be faster.
+FASTER = 0.9
+TABLE = "pareto.csv"
 COLUMNS = (
     "id", "kind", "name", "accuracy", "accuracy_low", "accuracy_high", "val_accuracy",
     "accuracy_drop", "latency_ms", "latency_low_ms", "latency_high_ms", "latency_estimate_ms",
@@ -26,22 +41,24 @@ COLUMNS = (
 
 
 def run(context: Context) -> None:
-    """Writes ``models/``, ``rejected/`` and ``pareto.csv``."""
+    """Writes ``models/``, ``rejected/`` and ``pareto.csv``, which is there when all is done."""
+    if _done(context):
+        context.tell(STAGE, "note", "all finalists were verified before")
+        return
     artifacts = _export(context)
     verified = [a for a in artifacts if a.ok]
     _time(context, verified)
     reference = context.baselines[FP32]
     for artifact in verified:
         finish_row(artifact.row, reference, context)
+        artifact.checks = (*artifact.checks, *claims(artifact.row, reference))
+    verified = [a for a in verified if a.ok]
     kept = _front(context, [a for a in verified if _holds(context, a)])
-    for artifact in artifacts:
-        artifact.write_manifest(context)
-        if artifact not in kept:
-            _reject(context, artifact)
+    _publish(context, artifacts, kept)
     context.folder.write_json("baseline.json", list(context.baselines.values()))
     rows = sorted((a.row for a in kept), key=_order)
     table = pd.DataFrame([*context.baselines.values(), *rows]).reindex(columns=list(COLUMNS))
-    context.folder.write_text("pareto.csv", table.to_csv(index=False))
+    context.folder.write_text(TABLE, table.to_csv(index=False))
     context.decide(
         STAGE,
         "verified models",
@@ -51,6 +68,56 @@ def run(context: Context) -> None:
         kept=[a.row["id"] for a in kept],
         failed={a.row["id"]: a.failures for a in artifacts if not a.ok},
     )
+
+
+def claims(row: Row, reference: Row) -> list[Check]:
+    """Whether a model is as small, and faster than the original, as its estimates say."""
+    size, promised = row["size_bytes"], row["size_estimate_bytes"]
+    limit = SIZE_TOLERANCE * promised + SIZE_SLACK
+    checks = [
+        Check("size", size <= limit, size, limit, f"{size:,} bytes; {promised:,} were estimated")
+    ]
+    measured, original = row.get("latency_ms"), reference.get("latency_ms")
+    estimate, base = row.get("latency_estimate_ms"), reference.get("latency_estimate_ms")
+    if measured and original and estimate and base and estimate < FASTER * base:
+        checks.append(
+            Check(
+                "faster", measured < original, measured, original,
+                f"{measured:.4g} ms; the original takes {original:.4g} ms",
+            )
+        )  # fmt: skip
+    return checks
+
+
+def _done(context: Context) -> bool:
+    """Whether just these finalists were verified by an earlier process, and are untouched."""
+    folder = context.folder
+    if not (folder.path / TABLE).is_file():
+        return False
+    found: set[str] = set()
+    for path in (*folder.models.glob("*/manifest.json"), *folder.rejected.glob("*/manifest.json")):
+        found.add(path.parent.name)
+        try:
+            if sha256_of(path.with_name(MODEL)) != read_manifest(path)["sha256"]:
+                return False
+        except StorageError:
+            return False
+    return found == {*context.finalists, *context.baselines}
+
+
+def _publish(context: Context, artifacts: list[Artifact], kept: list[Artifact]) -> None:
+    """Put every model, and nothing else, where it belongs; the table is gone meanwhile."""
+    folder = context.folder
+    with writing(folder.path / TABLE):
+        (folder.path / TABLE).unlink(missing_ok=True)
+    for artifact in artifacts:
+        artifact.write_manifest(context)
+    for stale in (*folder.models.glob("*"), *folder.rejected.glob("*")):
+        if stale.parent == folder.rejected or stale.name not in context.baselines:
+            remove(stale)
+    for artifact in artifacts:
+        move(artifact, folder.models if artifact in kept else folder.rejected)
+    remove(folder.staging)
 
 
 def _export(context: Context) -> list[Artifact]:
@@ -81,7 +148,8 @@ def _time(context: Context, artifacts: Sequence[Artifact]) -> None:
 
 def _holds(context: Context, artifact: Artifact) -> bool:
     """Whether the verified model keeps the constraints, as measured where it was measured."""
-    broken = [c for c in context.request.constraints if _violation(artifact, c) > 0]
+    asked = zip(context.request.constraints, context.request.bounds, strict=True)
+    broken = [c for c, bound in asked if bound.violation(_score(context, artifact, c.metric)) > 0]
     for constraint in broken:
         artifact.broken.append(
             f"{constraint.metric} is {_value(artifact, constraint.metric):.6g}, "
@@ -90,8 +158,10 @@ def _holds(context: Context, artifact: Artifact) -> bool:
     return not broken
 
 
-def _violation(artifact: Artifact, constraint: Constraint) -> float:
-    return constraint.violation(_value(artifact, constraint.metric))
+def _score(context: Context, artifact: Artifact, metric: str) -> float:
+    """A figure as trials have it: the task's metric turned so that larger is better."""
+    value = _value(artifact, metric)
+    return context.request.task.score(value) if metric == "accuracy" else value
 
 
 def _value(artifact: Artifact, metric: str) -> float:
@@ -110,19 +180,12 @@ def _front(context: Context, artifacts: list[Artifact]) -> list[Artifact]:
     """Those not surpassed in the objectives; latency counts by its estimate when not measured."""
     if not artifacts:
         return []
-    task = context.request.task
     losses = np.array(
         [
-            [
-                o.loss(
-                    task.score(_value(a, o.metric)) if o.metric == "accuracy"
-                    else _value(a, o.metric)
-                )
-                for o in context.request.objectives
-            ]
+            [o.loss(_score(context, a, o.metric)) for o in context.request.objectives]
             for a in artifacts
         ]
-    )  # fmt: skip
+    )
     keep = non_dominated(losses)
     for artifact, kept in zip(artifacts, keep, strict=True):
         if not kept:
@@ -135,9 +198,3 @@ def _order(row: dict[str, object]) -> tuple[float, float]:
     return (float(latency), float(row["size_bytes"]))  # type: ignore[arg-type]
 
 
-def _reject(context: Context, artifact: Artifact) -> None:
-    target = context.folder.rejected / str(artifact.row["id"])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.move(artifact.folder, target)
