@@ -148,9 +148,10 @@ def resume(
         StorageError: the folder is no run.
         RequestError: the run needs its model or data again.
     """
-    stored = RunFolder(Path(run_dir)).settings()["request"] if Path(run_dir).is_dir() else None
-    if stored is None:
+    if not Path(run_dir).is_dir():
         raise RequestError(f"there is no run folder {run_dir}; check the path")
+    folder = RunFolder(Path(run_dir))
+    stored = folder.settings()["request"]
     subject: Any = model
     if subject is None:
         subject = _subject_again(stored, run_dir)
@@ -158,10 +159,15 @@ def resume(
         raise RequestError(
             f"the run's data were given as objects; call resume({str(run_dir)!r}, data=...)"
         )
+    if task is None and stored["task"] != Task().name:
+        raise RequestError(
+            f"the run's task {stored['task']!r} has a loss and a metric of its own, which the run "
+            f"folder does not hold; call resume({str(run_dir)!r}, ..., task=...)"
+        )
     return search(
         subject,
         data if data is not None else stored["data"],
-        device=stored["device"],
+        device=folder.device if folder.has_device else stored["device"],
         budget=Budget(
             seconds=stored.get("budget_seconds"),
             trials=stored.get("budget_trials"),

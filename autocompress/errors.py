@@ -67,7 +67,9 @@ class RunInUseError(StorageError):
 
 
 class DivergedError(AutocompressError):
-    """A training's loss is no longer finite."""
+    """A training's loss is no longer finite: the data, the loss function or the rate are wrong."""
+
+    exit_code = 2
 
 
 class VerificationError(AutocompressError):

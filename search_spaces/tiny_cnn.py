@@ -52,7 +52,8 @@ class Transition(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(n, channels, h, w)`` to ``(n, out, h / stride, w / stride)``."""
-        return self.act(self.body(x))
+        out: torch.Tensor = self.act(self.body(x))
+        return out
 
 
 class Residual(nn.Module):
@@ -72,7 +73,8 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Shape kept."""
-        return self.act(x + self.body(x))
+        out: torch.Tensor = self.act(x + self.body(x))
+        return out
 
 
 class TinyCNN(nn.Module):
@@ -107,7 +109,8 @@ class TinyCNN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images ``(n, channels, size, size)`` to logits ``(n, classes)``."""
-        return self.classifier(self.stages(self.stem(x)).mean((2, 3)))
+        logits: torch.Tensor = self.classifier(self.stages(self.stem(x)).mean((2, 3)))
+        return logits
 
 
 def largest(*, input_shape: Sequence[int], num_classes: int) -> nn.Module:

@@ -11,14 +11,16 @@ from typing import Any, TypeAlias
 
 from autocompress.agent.changes import changes_of
 from autocompress.agent.context import Context
+from autocompress.agent.run_folder import writing
 from autocompress.core.candidate import Candidate
 from autocompress.core.measurement import Measurement
 from autocompress.evaluation.evaluator import PreparedModel
 from autocompress.export.files import sha256_of
-from autocompress.export.manifest import write_manifest
+from autocompress.export.manifest import NAME as MANIFEST
+from autocompress.export.manifest import read_manifest, write_manifest
 from autocompress.export.onnx_export import export_onnx
 from autocompress.export.packed import pack
-from autocompress.export.verification import Check, Expectations, verify_artifact
+from autocompress.export.verification import Check, Expectations, Verification, verify_artifact
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.memory import peak_memory_bytes
@@ -28,6 +30,8 @@ from autocompress.measurement.models import measure_interleaved
 #: A model's figures; keys are the columns of ``pareto.csv``.
 Row: TypeAlias = dict[str, Any]
 MODEL = "model.onnx"
+#: Test examples on which torch and the runtime are compared; accuracy is over all of them.
+COMPARED = 2048
 
 
 @dataclass(eq=False)
@@ -74,6 +78,15 @@ class Artifact:
         ops = context.space.graph.operations(candidate)
         return cls(row, context.folder.models / str(row["id"]), candidate, ops)
 
+    def refresh_manifest(self) -> None:
+        """Bring the figures of a manifest that is there up to date; its checks stay."""
+        manifest = read_manifest(self.folder / MANIFEST)
+        manifest["metrics"] = {k: v for k, v in self.row.items() if k != "candidate"}
+        if self.latency is not None:
+            manifest["environment"] = dict(self.latency.environment)
+            manifest["protocol"] = dict(self.latency.protocol)
+        write_manifest(self.folder, manifest)
+
     def write_manifest(self, context: Context) -> None:
         """Write ``manifest.json`` beside the model."""
         checks = [c.to_json() for c in self.checks]
@@ -106,24 +119,26 @@ def write_artifact(
 ) -> Artifact:
     """Export a prepared model, re-open it and check it against torch and the data.
 
+    It lies in the staging folder until :func:`move` takes it to where it belongs.
+
     Raises:
         AutocompressError: it cannot be exported.
     """
-    folder = context.folder.models / identifier
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder = context.folder.staging / identifier
+    remove(folder)
+    with writing(folder):
+        folder.mkdir(parents=True)
     path = folder / MODEL
     export_onnx(prepared.model, prepared.ops, context.space.graph.example_inputs, path)
     data, task = context.request.data, context.request.task
-    val = verify_artifact(path, batches=data.val.batches(64), metric=task.evaluate)
-    found = verify_artifact(
+    compared = verify_artifact(
         path,
         reference=prepared.model,
-        batches=data.test.batches(64),
-        metric=task.evaluate,
+        batches=data.test.batches(64, limit=COMPARED),
         expectations=Expectations(classification=task.is_classification),
     )
+    val = verify_artifact(path, batches=data.val.batches(64), metric=task.evaluate)
+    found = verify_artifact(path, batches=data.test.batches(64), metric=task.evaluate)
     changes = changes_of(context.space, candidate)
     row: Row = {
         "id": identifier,
@@ -131,14 +146,50 @@ def write_artifact(
         "name": name or identifier,
         "accuracy": found.metrics.get("accuracy"),
         "val_accuracy": val.metrics.get("accuracy"),
-        "agreement": found.metrics.get("agreement"),
+        "agreement": compared.metrics.get("agreement"),
         "changes": changes,
         "candidate": candidate.to_json(),
         **_interval(found.metrics.get("accuracy"), found.examples, task.is_classification),
         **_counted(prepared.ops, path),
         **_estimates(context, prepared.ops),
     }
-    return Artifact(row, folder, candidate, prepared.ops, found.checks)
+    return Artifact(row, folder, candidate, prepared.ops, (*compared.checks, *_accuracy(found)))
+
+
+def _accuracy(found: Verification) -> tuple[Check, ...]:
+    """What else the runtime said over the whole test split."""
+    value = found.metrics.get("accuracy")
+    text = f"{found.examples:,} test examples recomputed on the runtime"
+    return (*found.failures, Check("accuracy", value is not None, value, detail=text))
+
+
+def move(artifact: Artifact, folder: Path) -> None:
+    """Move a model that is described completely to where it belongs: ``folder/<id>``.
+
+    Raises:
+        StorageError: it cannot be moved.
+    """
+    target = folder / artifact.folder.name
+    if target == artifact.folder:
+        return
+    remove(target)
+    with writing(target):
+        folder.mkdir(parents=True, exist_ok=True)
+        artifact.folder.rename(target)
+    artifact.folder = target
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder, or a file, that may not be there.
+
+    Raises:
+        StorageError: it cannot be deleted.
+    """
+    with writing(folder):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)
 
 
 def measure_latencies(context: Context, artifacts: Sequence[Artifact]) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ from autocompress.agent.stages import (
     verify,
 )
 from autocompress.core.events import Event, Observer
-from autocompress.errors import AutocompressError, RequestError
+from autocompress.errors import AutocompressError, RequestError, StorageError
+from autocompress.hardware.profiles import load_profile
 from autocompress.report.html import write_report
 from autocompress.search.lock import RunLock
 
@@ -50,6 +52,8 @@ def run_search(
         RequestError: the folder holds a run that was asked for something else.
         NoFeasibleCandidateError: no candidate meets the constraints.
     """
+    if resume not in ("auto", "never", "must"):
+        raise RequestError(f"resume is {resume!r}; use 'auto', 'never' or 'must'")
     files = RunFolder(folder)
     with RunLock(folder):
         if _is_complete(request, files, resume):
@@ -61,9 +65,10 @@ def run_search(
             _run_stages(context)
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            _close(context, status, report=False)
-            if isinstance(error, AutocompressError):
-                context.log.add("run", "failed", str(error), {"type": type(error).__name__})
+            with suppress(StorageError):  # the error that brought us here matters more
+                _close(context, status, report=False)
+                if isinstance(error, AutocompressError):
+                    context.log.add("run", "failed", str(error), {"type": type(error).__name__})
             raise
         _close(context, "interrupted" if context.stopping else "complete", report=True)
     return folder
@@ -71,31 +76,46 @@ def run_search(
 
 def _is_complete(request: Request, files: RunFolder, resume: str) -> bool:
     """Whether the folder holds this very run, ended, and going on is allowed."""
-    if not files.exists or resume == "never" or files.settings()["run"]["status"] != "complete":
+    if not files.exists or resume == "never" or files.status != "complete":
         return False
-    files.check_same(request.to_toml())
+    _check_same(request, files)
     return True
+
+
+def _check_same(request: Request, files: RunFolder) -> None:
+    """Make sure that what is in the folder was asked for, on the same device.
+
+    Raises:
+        RequestError: it is another run.
+    """
+    files.check_same(request.to_toml())
+    asked = load_profile(request.device)
+    if files.has_device and (stored := load_profile(files.device)).id != asked.id:
+        raise RequestError(
+            f"{files.path} holds a run for device {stored.id!r}, now asked for {asked.id!r}; "
+            f"use another run_dir"
+        )
 
 
 def _open(
     request: Request, files: RunFolder, resume: str, observers: Sequence[Observer]
 ) -> Context:
-    if resume not in ("auto", "never", "must"):
-        raise RequestError(f"resume is {resume!r}; use 'auto', 'never' or 'must'")
-    asked = request.to_toml()
     spent = 0.0
     if files.exists:
         if resume == "never":
             raise RequestError(
                 f"{files.path} holds a run already; give an empty run_dir, or resume='auto'"
             )
-        files.check_same(asked)
+        _check_same(request, files)
         spent = float(files.settings()["run"].get("elapsed_seconds", 0.0))
         files.update(status="running")
     elif resume == "must":
         raise RequestError(f"{files.path} holds no run to resume; check the path")
     else:
-        files.begin(asked, command_line())
+        profile = load_profile(request.device)
+        if not profile.is_local:  # a run can be resumed when the profile it was given is gone
+            profile.save(files.device)
+        files.begin(request.to_toml(), command_line())
     context = Context(
         request, files, DecisionLog(files), observers=tuple(observers), spent_before=spent
     )

@@ -18,6 +18,8 @@ _MODEL = {"price": 0.12, "sensitise": 0.08, "search": 0.42, "finalise": 0.38}
 _FIXED_TRAINING = 240
 _FIXED_SHORT = 20
 _FIXED_FINAL = 120
+#: Peak learning rate of fine-tunes: gentle with a model that is trained already.
+_GENTLE_RATE, _FRESH_RATE = 5e-4, 2e-3
 #: Trials that a search should have room for.
 _WANTED_TRIALS = 48
 _LEAST_TRIALS = 20
@@ -138,7 +140,12 @@ def _by_count(budget: Budget, costs: Costs) -> Plan:
         share = min(1.0, budget.train_steps / max(1, wanted))
         training, elastic = int(training * share), int(elastic * share)
         short, final = int(short * share), int(final * share)
-    effort = Effort(short_steps=short, final_steps=final, val_limit=1000)
+    effort = Effort(
+        short_steps=short,
+        final_steps=final,
+        val_limit=1000,
+        learning_rate=_FRESH_RATE if costs.from_scratch else _GENTLE_RATE,
+    )
     fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
     return Plan(
         {}, training, elastic, fidelity, effort, trials, models,
@@ -175,6 +182,7 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
         short_steps=short,
         final_steps=final,
         val_limit=1000,
+        learning_rate=_FRESH_RATE if costs.from_scratch else _GENTLE_RATE,
         bfloat16=costs.bfloat16,
         final_seconds=1.5 * per_model,
     )
@@ -202,6 +210,36 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
         step_seconds=step,
         sentences=tuple(sentences),
     )
+
+
+#: Stages that are still to come once the baselines are there.
+_LATER = ("price", "sensitise", "elasticise", "search", "finalise")
+_MOST_VERIFYING = 0.35
+
+
+def with_verification(plan: Plan, seconds_per_model: float, left: float) -> Plan:
+    """The plan with the time that exporting and checking a model was seen to take.
+
+    Args:
+        plan: made before anything was exported.
+        seconds_per_model: what one baseline took.
+        left: seconds left of the budget.
+
+    Returns:
+        The same plan when the budget is not in seconds; otherwise one that keeps enough for
+        verification, with fewer models when it would take more than a third of what is left.
+    """
+    if not plan.seconds:
+        return plan
+    fitting = int(_MOST_VERIFYING * left / max(1e-3, seconds_per_model))
+    models = max(3, min(plan.models, fitting))
+    verify = models * seconds_per_model
+    planned = sum(plan.seconds.get(name, 0.0) for name in _LATER)
+    scale = max(0.0, left - verify) / max(1e-3, planned)
+    seconds = {
+        name: value * scale if name in _LATER else value for name, value in plan.seconds.items()
+    }
+    return replace(plan, seconds={**seconds, "verify": verify}, models=models)
 
 
 def _short_steps(seconds: float, costs: Costs, step: float, trials: int | None) -> int:

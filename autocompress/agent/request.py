@@ -14,6 +14,7 @@ from autocompress.core.space import SearchSpace
 from autocompress.errors import RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
+from autocompress.hardware.profiles import list_profiles, load_profile
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,28 @@ class Request:
             return self.subject.name
         return type(self.subject).__name__
 
+    @property
+    def bounds(self) -> tuple[Constraint, ...]:
+        """The constraints, with a bound on accuracy turned as trials have it: larger is better."""
+        return tuple(
+            Constraint(c.metric, self.task.score(c.bound)) if c.metric == "accuracy" else c
+            for c in self.constraints
+        )
+
+    @property
+    def device_name(self) -> str:
+        """The profile's name, or its id when it was given as an object or a path."""
+        if isinstance(self.device, str) and self.device in list_profiles():
+            return self.device
+        return load_profile(self.device).id
+
     def to_toml(self) -> dict[str, Any]:
         """The ``[request]`` table of ``run.toml``; unset limits are left out."""
         values: dict[str, Any] = {
             "model": self.subject_name,
             "kind": "space" if isinstance(self.subject, str) else type(self.subject).__name__,
             "data": self.data.source or self.data.name,
-            "device": self.device if isinstance(self.device, str) else str(self.device),
+            "device": self.device_name,
             "budget_seconds": self.budget.seconds,
             "budget_trials": self.budget.trials,
             "budget_train_steps": self.budget.train_steps,

@@ -177,9 +177,9 @@ class SearchResult:
 
     def plot(self) -> Any:
         """The front as a plotly figure."""
-        from autocompress.report.figures import front_figure
+        from autocompress.report.plot import plot_front
 
-        return front_figure(self.view)
+        return plot_front(self.view)
 
     def __repr__(self) -> str:
         return f"SearchResult({str(self.run_dir)!r}, {len(self.pareto)} verified models)"

@@ -7,7 +7,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,18 @@ _PACKAGES = ("autocompress", "torch", "torchvision", "onnxruntime", "onnx", "opt
 def now() -> str:
     """The time, in ISO 8601 with UTC offset."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write ``path`` into a :class:`StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; "
+            f"make room or set its permissions, then resume the run"
+        ) from error
 
 
 class RunFolder:
@@ -62,9 +75,19 @@ class RunFolder:
         return self.path / "rejected"
 
     @property
+    def staging(self) -> Path:
+        """Folder of models that are not verified yet."""
+        return self.path / "staging"
+
+    @property
     def device(self) -> Path:
         """Folder with the profile this run was priced by."""
         return self.path / "device"
+
+    @property
+    def has_device(self) -> bool:
+        """Whether the profile was written; its ``profile.toml`` is the last of its files."""
+        return (self.device / "profile.toml").is_file()
 
     @property
     def exists(self) -> bool:
@@ -102,11 +125,23 @@ class RunFolder:
         """
         path = self.path / "run.toml"
         try:
-            return tomllib.loads(path.read_text())
+            found = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise StorageError(f"{self.path} is no run folder: it has no run.toml") from None
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise StorageError(f"{path} cannot be read: {error}") from error
+            raise StorageError(
+                f"{self.path} is no run folder: it has no run.toml; check the path"
+            ) from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise StorageError(
+                f"{path} cannot be read: {error}; restore it from a copy, or start a new run"
+            ) from error
+        if not {"run", "request"} <= set(found):
+            raise StorageError(f"{path} is cut short; restore it from a copy, or start a new run")
+        return found
+
+    @property
+    def status(self) -> str:
+        """How the run ended, or that it has not: running, complete, interrupted or failed."""
+        return str(self.settings()["run"].get("status", "running"))
 
     def update(self, **values: Any) -> None:
         """Set values of the ``[run]`` table."""
@@ -127,8 +162,7 @@ class RunFolder:
             if stored.get(key) != request.get(key):
                 raise RequestError(
                     f"{self.path} holds a run with {key} = {stored.get(key)!r}, now asked with "
-                    f"{request.get(key)!r}; use another run_dir, or resume='never' to start anew "
-                    f"in an empty one"
+                    f"{request.get(key)!r}; use another run_dir, or ask for the same"
                 )
 
     # -- plain files ----------------------------------------------------------------------------
@@ -136,13 +170,14 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> Path:
         """Write a file so that it is complete or absent."""
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
         return path
 
     def write_toml(self, name: str, value: Mapping[str, Any]) -> Path:
@@ -187,7 +222,7 @@ class DecisionLog:
             "time": now(), "stage": stage, "decision": decision, "sentence": sentence,
             "evidence": finite(dict(evidence)),
         }  # fmt: skip
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -198,9 +233,10 @@ def _drop_torn_line(path: Path) -> None:
     """A line that a crash cut short would make the next one unreadable."""
     if not path.is_file():
         return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
+    with writing(path):
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
 
 
 def finite(value: Any) -> Any:

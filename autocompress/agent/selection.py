@@ -10,19 +10,41 @@ from autocompress.core.objective import Objective
 from autocompress.core.pareto import crowding, ranks
 from autocompress.core.trial import TrialRecord
 
+#: Share of the original's accuracy below which a trial is of little use.
+USEFUL = 0.7
+
 
 def choose_finalists(
-    trials: Sequence[TrialRecord], objectives: Sequence[Objective], count: int
+    trials: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    count: int,
+    *,
+    original: float | None = None,
 ) -> list[TrialRecord]:
     """At most ``count`` trials: front by front, the least crowded first within each.
+
+    Trials far below the original's accuracy come last: training back closes some of the gap, but
+    a model that answers wrongly most of the time is of no use however small it is.
 
     Args:
         trials: complete and feasible, of one fidelity.
         objectives: what the fronts are over.
         count: how many to choose.
+        original: the original's accuracy, larger is better; None looks at the objectives alone.
     """
     known = [t for t in trials if all(o.metric in t.metrics for o in objectives)]
-    if not known:
+    if original is not None and original > 0:
+        useful = [t for t in known if t.metrics.get("accuracy", original) >= USEFUL * original]
+        rest = [t for t in known if t not in useful]
+        first = _spread(useful, objectives, count)
+        return first + _spread(rest, objectives, count - len(first))
+    return _spread(known, objectives, count)
+
+
+def _spread(
+    known: Sequence[TrialRecord], objectives: Sequence[Objective], count: int
+) -> list[TrialRecord]:
+    if not known or count <= 0:
         return []
     losses = np.array([[o.loss(t.metrics[o.metric]) for o in objectives] for t in known])
     rank = ranks(losses)

@@ -169,15 +169,19 @@ class StoredLayer:
         clip_ratio: buffer, shape ``(out,)`` (absent for 16 bits).
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None
     clip_ratio: torch.Tensor | None
     weight_bits: int
+
+    @property
+    def _floats(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The float weight and bias."""
+        own = cast("nn.Linear", self)
+        return own.weight, own.bias
 
     def search_clipping(self) -> None:
         """Search the clipping ratios again, from the weights as they are now."""
         if self.clip_ratio is not None:
-            self.clip_ratio.copy_(clip_ratio(self.weight, self.weight_bits))
+            self.clip_ratio.copy_(clip_ratio(self._floats[0], self.weight_bits))
 
     def scale(self, input_scale: torch.Tensor | None) -> torch.Tensor:
         """Step of each output channel, shape ``(out,)``.
@@ -187,15 +191,16 @@ class StoredLayer:
         """
         if self.clip_ratio is None:
             raise TypeError(f"weights of {self.weight_bits} bits have no scale")
-        scale = weight_scale(self.weight, self.weight_bits, self.clip_ratio)
-        if input_scale is not None and self.bias is not None:
-            needed = self.bias.detach().abs() / (input_scale * _BIAS_LIMIT)
+        weight, bias = self._floats
+        scale = weight_scale(weight, self.weight_bits, self.clip_ratio)
+        if input_scale is not None and bias is not None:
+            needed = bias.detach().abs() / (input_scale * _BIAS_LIMIT)
             scale = torch.maximum(scale, needed)
         return scale
 
     def codes(self, input_scale: torch.Tensor | None) -> torch.Tensor:
         """The stored weights: int8 codes (or half-precision floats for 16 bits)."""
-        weight = self.weight.detach()
+        weight = self._floats[0].detach()
         if self.clip_ratio is None:
             return as_half(weight)
         levels = LEVELS[self.weight_bits]
@@ -204,31 +209,34 @@ class StoredLayer:
 
     def bias_codes(self, input_scale: torch.Tensor) -> torch.Tensor | None:
         """The stored bias of an integer layer: int32, shape ``(out,)``."""
-        if self.bias is None:
+        bias = self._floats[1]
+        if bias is None:
             return None
         step = (input_scale * self.scale(input_scale)).double()
-        return torch.round(self.bias.detach().double() / step).to(torch.int32)
+        return torch.round(bias.detach().double() / step).to(torch.int32)
 
     def stored_weight(self, input_scale: torch.Tensor | None) -> torch.Tensor:
         """The weight as the runtime sees it; differentiable in the float weight."""
+        weight = self._floats[0]
         if self.clip_ratio is None:
-            return fake_quantize_weight(self.weight, self.weight_bits)
-        scale = per_channel(self.scale(input_scale), self.weight)
+            return fake_quantize_weight(weight, self.weight_bits)
+        scale = per_channel(self.scale(input_scale), weight)
         levels = LEVELS[self.weight_bits]
-        return fake_quantize(self.weight, scale, scale.new_zeros(()), -levels, levels)
+        return fake_quantize(weight, scale, scale.new_zeros(()), -levels, levels)
 
     def stored_bias(self, input_scale: torch.Tensor | None) -> torch.Tensor | None:
         """The bias as the runtime sees it; differentiable in the float bias."""
-        if input_scale is None or self.bias is None:
-            return self.bias
+        bias = self._floats[1]
+        if input_scale is None or bias is None:
+            return bias
         step = (input_scale * self.scale(input_scale)).double()
-        codes = torch.round(self.bias.detach().double() / step)
-        return straight_through(self.bias, (codes * step).float())
+        codes = torch.round(bias.detach().double() / step)
+        return straight_through(bias, (codes * step).float())
 
     def _adopt(self, module: nn.Conv2d | nn.Linear, bits: int) -> None:
         own = cast(nn.Module, self)
-        own.weight = module.weight
-        own.bias = module.bias
+        own.register_parameter("weight", cast(nn.Parameter, module.weight))
+        own.register_parameter("bias", cast("nn.Parameter | None", module.bias))
         self.weight_bits = bits
         ratio = None if bits == 16 else clip_ratio(module.weight, bits)
         own.register_buffer("clip_ratio", ratio)
@@ -256,7 +264,8 @@ class SimulatedConv2d(StoredLayer, nn.Conv2d):
 
     def forward(self, x: torch.Tensor, input_scale: torch.Tensor | None = None) -> torch.Tensor:
         """As the plain layer; ``input_scale`` is the 0-dimensional step of ``x``, if quantised."""
-        return self._conv_forward(x, self.stored_weight(input_scale), self.stored_bias(input_scale))
+        weight, bias = self.stored_weight(input_scale), self.stored_bias(input_scale)
+        return cast(torch.Tensor, self._conv_forward(x, weight, bias))
 
 
 class SimulatedLinear(StoredLayer, nn.Linear):

@@ -14,6 +14,7 @@ from autocompress.compression.pruning import channel_importance
 from autocompress.core.candidate import Candidate
 from autocompress.elastic.layers import ElasticLayer, ElasticNorm, Slice
 from autocompress.graph.model_graph import ModelGraph
+from autocompress.graph.pickling import without_graph
 from autocompress.graph.selection import Selection, select
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -36,7 +37,7 @@ class ElasticModel(nn.Module):
         super().__init__()
         self.graph = graph
         self.techniques = sorted(techniques, key=lambda technique: technique.order)
-        self.weights = sort_channels(graph)
+        self.weights = without_graph(sort_channels(graph))
         for name, module in list(self.weights.named_modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 _replace(self.weights, name, ElasticLayer(module))

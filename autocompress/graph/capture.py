@@ -128,6 +128,8 @@ class _Normaliser:
                 self._as_function(node)
         module = fx.GraphModule(self.root, self.graph, class_name="CapturedModel")
         module.graph.eliminate_dead_code()
+        for node in module.graph.nodes:  # the rest belongs to the tracer, and cannot be copied
+            node.meta = {key: node.meta[key] for key in ("module_path", "rank") if key in node.meta}
         module.recompile()
         module.eval()
         return module

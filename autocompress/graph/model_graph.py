@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.graph.ops import Op
+from autocompress.graph.pickling import from_plain, to_plain
 
 Role = Literal["out", "in", "norm"]
 
@@ -196,6 +197,13 @@ class ModelGraph:
         from autocompress.graph.operations import operations
 
         return operations(self, candidate)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**state, "module": to_plain(self.module)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "module": from_plain(state["module"])})
 
     def submodule(self, name: str) -> nn.Module:
         """The module of a ``call_module`` node's target."""

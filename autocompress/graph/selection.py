@@ -95,6 +95,13 @@ def _kernel(graph: ModelGraph, name: str, value: Scalar) -> int:
             f"{name!r} is {value!r}; a kernel of {full} can be cropped to "
             f"{', '.join(str(k) for k in range(2 - min(full) % 2, min(full) + 1, 2))}"
         )
+    conv = graph.submodule(layer)
+    borders = [d * (k - int(value)) // 2 for d, k in zip(conv.dilation, full, strict=True)]  # type: ignore[arg-type]
+    padding = (0, 0) if conv.padding == "valid" else conv.padding
+    if padding != "same" and any(p < b for p, b in zip(padding, borders, strict=True)):  # type: ignore[arg-type]
+        raise RequestError(
+            f"{name!r} is {value!r}; padding {padding} is too small to crop a kernel of {full}"
+        )
     return int(value)
 
 

@@ -15,6 +15,7 @@ BLOCK = 16
 ALIGNMENT = 4
 _CONV = frozenset({"Conv", "ms:FusedConv"})
 _POOLS = frozenset({"MaxPool", "AveragePool"})
+_GLOBAL = "GlobalAveragePool"
 _BINARY = frozenset({"Add", "Mul"})
 _PLAIN = frozenset(
     {"Relu", "Sigmoid", "Tanh", "Gelu", "ms:QuickGelu", "HardSigmoid", "LeakyRelu", "HardSwish"}
@@ -57,7 +58,7 @@ class _Pass:
     def _visit(self, node: Node) -> None:
         if node.op in _CONV:
             self._conv(node)
-        elif node.op in _POOLS:
+        elif node.op in _POOLS or (node.op == _GLOBAL and node.inputs[0] in self.blocked):
             self._pool(node)
         elif node.op in _BINARY | {"Concat"} | _PLAIN:
             names = [i for i in node.inputs if isinstance(i, str)]

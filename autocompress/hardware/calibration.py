@@ -61,8 +61,8 @@ class Calibration:
     a: float = 1.0
     weight_us_per_mb: float = 7.4
     activation_us_per_mb: float = 4.1
-    kernel_us: float = 0.08
-    t0_us: float = 0.0
+    kernel_us: float = 0.06
+    t0_us: float = 0.3
     cache_mb: float = 16.0
     cache_power: float = 8.0
     networks: int = 0

@@ -36,6 +36,7 @@ _FIRST_ONLY = frozenset(
         "ms:QuickGelu",
         "MaxPool",
         "ms:QLinearAveragePool",
+        "ms:QLinearGlobalAveragePool",
         "ms:QLinearLeakyRelu",
         "ms:QLinearSigmoid",
         "Transpose",
@@ -43,9 +44,10 @@ _FIRST_ONLY = frozenset(
         "ReduceMean",
     }
 )
+_INTEGER_POOLS = frozenset({"ms:QLinearAveragePool", "ms:QLinearGlobalAveragePool"})
 _BROADCAST = frozenset({"Add", "Mul", "Sub", "Div"})
 _INTEGER_BINARY = frozenset({"ms:QLinearAdd", "ms:QLinearMul"})
-_NO_OUTPUT = frozenset({"Reshape"})
+_NO_OUTPUT = frozenset({"Reshape", "Flatten"})
 
 
 def _transposable(node: Node) -> list[int] | None:
@@ -147,7 +149,8 @@ class _Pass:
         return cost < 0
 
     def _rank(self, value: str) -> int:
-        return sum(d != 1 for d in self.graph.types[value].shape)
+        # the batch dimension stays open in the file, so it always counts
+        return 1 + sum(d != 1 for d in self.graph.types[value].shape[1:])
 
     def _cost(self, value: str, perm: Permutation) -> int:
         above = self.graph.maker.get(value)
@@ -179,7 +182,7 @@ class _Pass:
             if kind.dtype != "uint8" or perm != TO_FIRST:
                 return False
             node.op = "ms:NhwcMaxPool"
-        if node.op == "ms:QLinearAveragePool":
+        if node.op in _INTEGER_POOLS:
             last = node.attributes.get("channels_last", 0)
             if (perm if not last else undo) != TO_FIRST:
                 return False

@@ -1,7 +1,8 @@
 """What a kernel that was never measured probably costs, from those of its kind that were.
 
 A regression on multiply-accumulates and bytes within the kernel's family, corrected by its nearest
-measured neighbours. Such regressions are off by an eighth or so on shapes they never saw; hence the wide band.
+measured neighbours. Such regressions are off by an eighth or so on shapes they never saw; hence
+the wide band.
 """
 
 from __future__ import annotations

@@ -42,6 +42,17 @@ class _Codes:
             self._dense[unique] = self._payloads
         return None
 
+    def extend(self, codes: Ints, payloads: Ints) -> bool:
+        """Take in further codes; False, and nothing taken in, where they clash."""
+        known = self.find(codes)
+        if ((known >= 0) & (known != payloads)).any() or (codes < 0).any():
+            return False
+        new = known < 0
+        if not new.any():
+            return True
+        together = np.concatenate([self._codes, codes[new]])
+        return self.learn(together, np.concatenate([self._payloads, payloads[new]])) is None
+
     def find(self, codes: Ints) -> Ints:
         """Payloads; -1 where the code was never seen or is negative."""
         if not self._codes.size:
@@ -113,6 +124,10 @@ class GeneLookup:
         """Take in everything known; returns two alike genomes with different payloads, if any."""
         return self._codes.learn(self.codes(columns), payloads)
 
+    def extend(self, columns: Ints, payloads: Ints) -> bool:
+        """Take in further genomes; False where they clash with what is known."""
+        return self._codes.extend(self.codes(columns), payloads)
+
     def find(self, codes: Ints) -> Ints:
         """Payloads of codes; -1 where nothing alike was seen."""
         return self._codes.find(codes)
@@ -151,6 +166,12 @@ class FeatureLookup:
         if np.prod(np.array(self._radix, dtype=np.float64)) > _LARGEST:
             raise OverflowError("too many features decide one kernel to index them")
         return self._codes.learn(self.codes(matrix), payloads)
+
+    def extend(self, matrix: Ints, payloads: Ints) -> bool:
+        """Take in further columns; False where they clash, or a feature has a new value."""
+        return len(self._radix) == len(self.features) and self._codes.extend(
+            self.codes(matrix), payloads
+        )
 
     def thin_out(self, matrix: Ints, payloads: Ints) -> None:
         """Drop features without which nothing clashes either, the latest first."""

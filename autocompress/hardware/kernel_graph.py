@@ -124,6 +124,5 @@ class Graph:
         inputs = [self.types[i] if isinstance(i, str) else i for i in node.inputs]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        return KernelSignature(
-            node.op, tuple(inputs), (self.types[node.output],), tuple(sorted(node.attributes.items()))
-        )
+        attributes = tuple(sorted(node.attributes.items()))
+        return KernelSignature(node.op, tuple(inputs), (self.types[node.output],), attributes)

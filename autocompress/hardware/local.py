@@ -153,7 +153,7 @@ def row_of(kernel: KernelSignature, found: KernelTime, date: str, protocol: str)
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock file; where there are no file locks, the writes are atomic at least."""
+    """Hold the folder's lock file; without file locks the writes are atomic at least."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,6 +10,7 @@ in kernels, the estimate's band has to cover it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from math import prod
 
 from autocompress.graph.ops import FUSED_TAILS, Op
 from autocompress.graph.precision import fused_tails
@@ -123,7 +124,7 @@ class _Builder:
             "concat": self._concat,
             "max_pool": self._pool,
             "avg_pool": self._pool,
-            "global_avg_pool": self._mean,
+            "global_avg_pool": self._global_pool,
             "mean": self._mean,
             "flatten": self._view,
             "reshape": self._view,
@@ -188,7 +189,9 @@ class _Builder:
             return readers[0]
         return None
 
-    def _finish(self, op: Op, node_op: str, inputs: list[Operand], **attributes: AttributeValue) -> None:
+    def _finish(
+        self, op: Op, node_op: str, inputs: list[Operand], **attributes: AttributeValue
+    ) -> None:
         """A float kernel for ``op``, followed by its quantisation if that is asked for."""
         value = self._result(op)
         self.graph.add(node_op, inputs, value, _f32(op.shape), op.name, **attributes)
@@ -211,8 +214,13 @@ class _Builder:
             self._absorbed(op)
             channels = op.weight_shape[0]
             operands: list[Operand] = [self._integer(op.inputs[0]), SCALE, ZERO_U8]
-            operands += _integer_weight(op.weight_shape)
-            operands += [SCALE, ZERO_U8]
+            operands += [
+                TensorType("int8", op.weight_shape, constant=True),
+                _f32((channels,), constant=True),
+                TensorType("int8", (), constant=True),
+                SCALE,
+                ZERO_U8,
+            ]
             if bias:
                 operands.append(TensorType("int32", (channels,), constant=True))
             kind = TensorType("uint8", end.shape)
@@ -246,24 +254,21 @@ class _Builder:
     def _guard(
         self, op: Op, *, last: Op, node: str, operands: list[Operand], **attributes: AttributeValue
     ) -> bool:
-        """A float layer between integer tensors: the exporter puts a Max before the quantisation.
-
-        Without it the runtime would turn the layer into an integer one when it loads the file.
-        """
+        """A float layer between integer tensors carries a LeakyRelu that keeps it float."""
         if not guarded(op, last, self.quantized):
             return False
-        raw, shape = f"{op.name}.raw", _f32(op.shape)
-        fused = _CONV_ACTIVATIONS if node == "Conv" else _GEMM_ACTIVATIONS
-        if last is not op and last.kind in fused:
-            attributes["activation"] = fused[last.kind]
-            node = f"ms:Fused{node}"
-        self.graph.add(node, operands, raw, shape, op.name, **attributes)
-        if last is not op and last.kind not in fused:
-            clipped = f"{op.name}.clip"
-            self.graph.add("Clip", [raw, SCALE, SCALE], clipped, shape, last.name)
-            raw = clipped
         self.done.add(last.name)
-        self._finish(last, "Max", [raw, SCALE])
+        value = self._result(last)
+        self.graph.add(
+            f"ms:Fused{node}",
+            operands,
+            value,
+            _f32(last.shape),
+            op.name,
+            activation="LeakyRelu",
+            **attributes,
+        )
+        self._store(last, value)
         return True
 
     def _converted_weight(self, op: Op, bias: bool) -> list[str]:
@@ -275,10 +280,9 @@ class _Builder:
         if bias:
             stored.append(TensorType("int32", (channels,), constant=True))
         for tensor in stored:
-            zero = TensorType(tensor.dtype, (channels,), constant=True)
             name = self.graph.name(f"{op.name}.weight")
             kind = _f32(tensor.shape)
-            self.graph.add("DequantizeLinear", [tensor, scale, zero], name, kind, op.name)
+            self.graph.add("DequantizeLinear", [tensor, scale], name, kind, op.name)
             names.append(name)
         return names
 
@@ -325,14 +329,10 @@ class _Builder:
         self.graph.maker[self._result(tail)].owner = op.name
 
     def _linear_matmul(self, op: Op, bias: bool) -> None:
-        weight = op.weight_shape[::-1]
-        if op.is_integer_layer and op.name in self.quantized and not bias:
-            operands: list[Operand] = [self._integer(op.inputs[0]), SCALE, ZERO_U8]
-            operands += _integer_weight(weight, channels=weight[-1])
-            operands += [SCALE, ZERO_U8]
-            kind = TensorType("uint8", op.shape)
-            self.graph.add("QLinearMatMul", operands, self._integer(op.name), kind, op.name)
+        if op.is_integer_layer:
+            self._linear_rows(op, bias)
             return
+        weight = op.weight_shape[::-1]
         source = self._float(op.inputs[0], op)
         product = f"{op.name}.mm" if bias else self._result(op)
         self.graph.add(
@@ -342,6 +342,27 @@ class _Builder:
             self._finish(op, "Add", [product, _f32(weight[-1:], constant=True)])
         else:
             self._store(op, product)
+
+    def _linear_rows(self, op: Op, bias: bool) -> None:
+        """An integer linear layer of higher rank: rows, an integer product, and back."""
+        features, columns = op.weight_shape
+        count = prod(op.shape[:-1])
+        end = self._absorbed(op)
+        rows, made = self.graph.name(f"{op.name}.rows"), self.graph.name(f"{op.name}.made")
+        flat = TensorType("int64", (2,), True, (-1, columns))
+        kind = TensorType("uint8", (count, columns))
+        self.graph.add("Reshape", [self._integer(op.inputs[0]), flat], rows, kind, op.name)
+        operands: list[Operand] = [rows, SCALE, ZERO_U8, *_integer_weight(op.weight_shape)]
+        operands.append(TensorType("int32", (features,), constant=True) if bias else None)
+        dtype = "float32"
+        if end.name in self.quantized:
+            operands += [SCALE, ZERO_U8]
+            dtype = "uint8"
+        result = TensorType(dtype, (count, features))
+        self.graph.add("ms:QGemm", operands, made, result, op.name, transB=1)
+        shape = TensorType("int64", (len(end.shape),), True, (-1, *end.shape[1:]))
+        target = self._integer(end.name) if end.name in self.quantized else end.name
+        self.graph.add("Reshape", [made, shape], target, TensorType(dtype, end.shape), op.name)
 
     # -- element by element -----------------------------------------------------------------------
 
@@ -417,7 +438,9 @@ class _Builder:
     def _moves_integers(self, op: Op) -> bool:
         return op.name in self.quantized and self._all_integer(op) and op.kind in _MOVES
 
-    def _moved(self, op: Op, node: str, constants: list[Operand], **attributes: AttributeValue) -> None:
+    def _moved(
+        self, op: Op, node: str, constants: list[Operand], **attributes: AttributeValue
+    ) -> None:
         """A kernel that only moves values, so it works on whatever type they have."""
         if self._moves_integers(op):
             kind = TensorType("uint8", op.shape)
@@ -435,20 +458,42 @@ class _Builder:
         else:
             self._finish(op, "AveragePool", [self._float(op.inputs[0], op)], **attributes)
 
+    def _global_pool(self, op: Op) -> None:
+        flat = len(op.shape) == 2
+        shape = (*op.shape, 1, 1) if flat else op.shape
+        pooled = f"{op.name}.pool"
+        if op.name in self.quantized and self._all_integer(op):
+            operands: list[Operand] = [self._integer(op.inputs[0]), SCALE, ZERO_U8, SCALE, ZERO_U8]
+            kind = TensorType("uint8", shape)
+            target = pooled if flat else self._integer(op.name)
+            self.graph.add("ms:QLinearGlobalAveragePool", operands, target, kind, op.name)
+        elif not flat:
+            self._finish(op, "GlobalAveragePool", [self._float(op.inputs[0], op)])
+        else:
+            source, kind = self._float(op.inputs[0], op), _f32(shape)
+            self.graph.add("GlobalAveragePool", [source], pooled, kind, op.name)
+            if op.name in self.quantized:
+                pooled, kind = f"{pooled}.q", TensorType("uint8", shape)
+                operands = [f"{op.name}.pool", SCALE, ZERO_U8]
+                self.graph.add("QuantizeLinear", operands, pooled, kind, op.name)
+        if flat:
+            dtype = "uint8" if op.name in self.quantized else "float32"
+            target = self._integer(op.name) if op.name in self.quantized else op.name
+            self.graph.add("Flatten", [pooled], target, TensorType(dtype, op.shape), op.name)
+
     def _mean(self, op: Op) -> None:
         rank = len(self.by_name[op.inputs[0]].shape)
-        axes = (2, 3) if op.kind == "global_avg_pool" else tuple(range(1, rank - 1))
+        axes = tuple(range(1, rank - 1))
         constant = TensorType("int64", (len(axes),), constant=True, values=axes)
-        keep = int(len(op.shape) == rank)
         source = self._float(op.inputs[0], op)
-        if keep:
-            self._finish(op, "ReduceMean", [source, constant], keepdims=1)
-        else:
-            self._finish(op, "ReduceMean", [source, constant], keepdims=0)
+        self._finish(op, "ReduceMean", [source, constant], keepdims=int(len(op.shape) == rank))
 
     def _view(self, op: Op) -> None:
-        shape = TensorType("int64", (len(op.shape),), constant=True, values=op.shape)
-        self._moved(op, "Reshape", [shape])
+        if len(op.shape) == 2:
+            self._moved(op, "Flatten", [])
+            return
+        values = (-1, *op.shape[1:])
+        self._moved(op, "Reshape", [TensorType("int64", (len(values),), True, values)])
 
     def _transpose(self, op: Op) -> None:
         perm = op.attribute("dims", op.attribute("perm", ()))
@@ -476,12 +521,11 @@ class _Builder:
         self._finish(op, op.kind, [self._float(name, op) for name in op.inputs])
 
 
-def _integer_weight(shape: tuple[int, ...], channels: int | None = None) -> list[Operand]:
-    count = shape[0] if channels is None else channels
+def _integer_weight(shape: tuple[int, ...]) -> list[Operand]:
     return [
         TensorType("int8", shape, constant=True),
-        TensorType("float32", (count,), constant=True),
-        TensorType("int8", (count,), constant=True),
+        TensorType("float32", shape[:1], constant=True),
+        TensorType("int8", shape[:1], constant=True),
     ]
 
 

@@ -54,9 +54,7 @@ def describe_machine() -> Machine:
             fields.setdefault(name.strip(), value.strip())
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     name = fields.get("model name") or fields.get("CPU part") or platform.processor()
-    detail = "-".join(
-        fields[key] for key in ("cpu family", "model", "stepping") if key in fields
-    )
+    detail = "-".join(fields[key] for key in ("cpu family", "model", "stepping") if key in fields)
     return Machine(
         cpu=name or platform.machine() or "unknown",
         architecture=platform.machine(),

@@ -30,7 +30,7 @@ from autocompress.hardware.lowering import lower_by_op
 from autocompress.hardware.memory import peak_memory_bytes
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.size import FILE_BYTES, op_bytes
-from autocompress.hardware.wiring import Wiring, flags_of
+from autocompress.hardware.wiring import Flags, Wiring, flags_of
 from autocompress.measurement.kernels import KernelSignature
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -96,6 +96,7 @@ class _Slot:
     templates: _Numbers = field(default_factory=lambda: _Numbers(_State().template))
     template_of: FeatureLookup = field(default_factory=lambda: FeatureLookup([]))
     state_of: FeatureLookup = field(default_factory=lambda: FeatureLookup([]))
+    flags: Flags | None = None
 
     def number(self, op: Op | None) -> int:
         found = self.op_numbers[op]
@@ -147,6 +148,8 @@ class CandidatePricer:
         self._seen: dict[bytes, int] = {}
         self._rows: list[_Row] = []
         self._learnt_rows = 0
+        self._features_seen = np.zeros((0, 0), dtype=np.int64)
+        self._near: dict[str, list[int]] = {}
         self._prices = np.zeros((0, _COLUMNS))
 
     @property
@@ -212,9 +215,12 @@ class CandidatePricer:
             kernels.setdefault(name, []).append(kernel)
         return {
             op.name: _State(
-                tuple(kernels.get(op.name, ())), op.macs, op.parameters, op_bytes(op, quantized),
+                tuple(kernels.get(op.name, ())),
+                op.macs,
+                op.parameters,
+                op_bytes(op, quantized),
                 op.name in quantized,
-            )  # fmt: skip
+            )
             for op in ops
         }
 
@@ -251,10 +257,12 @@ class CandidatePricer:
         slots = {n: self._slots.get(n) or _Slot(n, 0, GeneLookup(self._sizes)) for n in order}
         for place, slot in enumerate(slots.values()):
             slot.place = place
+            slot.flags = None
             # places moved, and features are numbered by place: what was learnt starts anew
             slot.template_of = FeatureLookup([len(slots) + place])
             slot.state_of = FeatureLookup([2 * len(slots), place])
         self._slots = slots
+        self._near = {}
         self._learnt_rows = 0
 
     # -- learning ---------------------------------------------------------------------------------
@@ -278,24 +286,42 @@ class CandidatePricer:
     def _learn(self) -> None:
         """Bring every look-up up to date with all rows; where they disagree, look closer."""
         while self._learnt_rows < len(self._rows):
-            self._learnt_rows = len(self._rows)
-            columns = np.stack([row.genome for row in self._rows], axis=1)
-            for name, slot in self._slots.items():
-                ops = np.array([row.ops.get(name, 0) for row in self._rows])
-                while (clash := slot.lookup.learn(columns, ops)) is not None:
-                    self._separate(slot, clash)
-            if self._learnt_rows < len(self._rows):
-                continue  # looking closer priced more candidates
-            chosen = np.array(
-                [[row.ops.get(name, 0) for row in self._rows] for name in self._slots]
-            )
+            start = self._learnt_rows
+            if not start:
+                self._features_seen = np.zeros((0, 0), dtype=np.int64)
+            fresh = self._rows[start:]
+            columns = np.stack([row.genome for row in fresh], axis=1)
+            chosen = np.array([[row.ops.get(name, 0) for row in fresh] for name in self._slots])
+            for slot in self._slots.values():
+                if not (start and slot.lookup.extend(columns, chosen[slot.place])):
+                    self._relearn_ops(slot)
+            self._learnt_rows = start + len(fresh)
             features = self._features(chosen)[0]
+            seen = np.hstack([self._features_seen, features]) if start else features
+            self._features_seen = seen
             for name, slot in self._slots.items():
-                templates = np.array([row.templates.get(name, 0) for row in self._rows])
-                states = np.array([row.states.get(name, 0) for row in self._rows])
-                self._learn_features(slot, slot.template_of, features, templates, coarse=True)
+                templates = np.array([row.templates.get(name, 0) for row in fresh])
+                states = np.array([row.states.get(name, 0) for row in fresh])
                 known = np.vstack([features, templates])
+                first = start and slot.template_of.extend(features, templates)
+                if first and slot.state_of.extend(known, states):
+                    continue
+                rows = self._rows[: self._learnt_rows]
+                templates = np.array([row.templates.get(name, 0) for row in rows])
+                states = np.array([row.states.get(name, 0) for row in rows])
+                self._learn_features(slot, slot.template_of, seen, templates, coarse=True)
+                known = np.vstack([seen, templates])
                 self._learn_features(slot, slot.state_of, known, states, coarse=False)
+
+    def _relearn_ops(self, slot: _Slot) -> None:
+        """Learn from all rows which genes decide the slot's operation."""
+        while True:
+            columns = np.stack([row.genome for row in self._rows], axis=1)
+            ops = np.array([row.ops.get(slot.name, 0) for row in self._rows])
+            clash = slot.lookup.learn(columns, ops)
+            if clash is None:
+                return
+            self._separate(slot, clash)
 
     def _separate(self, slot: _Slot, clash: tuple[int, int]) -> None:
         """Find the gene that two genomes differ in and that was thought not to matter."""
@@ -319,14 +345,13 @@ class CandidatePricer:
     ) -> None:
         """Let operations around the slot join in until nothing clashes, then drop what is idle."""
         grown = False
-        base = len(self._slots) if coarse else 0
         while (clash := lookup.learn(matrix, payloads)) is not None:
-            one, other = clash
-            differ = [
-                base + place
-                for place in self._nearest(slot)
-                if matrix[base + place, one] != matrix[base + place, other]
-            ][:_CONSIDERED]
+            near = self._nearest(slot)
+            # classes without sizes first: they have few values, so they generalise further
+            order = [len(self._slots) + p for p in near] + ([] if coarse else near)
+            differ = [f for f in order if matrix[f, clash[0]] != matrix[f, clash[1]]]
+            differ = [f for f in differ if f >= len(self._slots)] or differ
+            differ = differ[:_CONSIDERED]
             if not differ:
                 raise RuntimeError(f"operation {slot.name!r} has two prices in one candidate")
             codes = lookup.codes(matrix)
@@ -338,6 +363,8 @@ class CandidatePricer:
 
     def _nearest(self, slot: _Slot) -> list[int]:
         """Places of all slots, nearest first in the graph of everything that was ever connected."""
+        if slot.name in self._near:
+            return self._near[slot.name]
         around: dict[int, set[int]] = {s.place: set() for s in self._slots.values()}
         for other in self._slots.values():
             for op in other.ops:
@@ -350,14 +377,18 @@ class CandidatePricer:
                 if place not in seen:
                     seen[place] = None
                     queue.append(place)
-        return [*seen, *(p for p in around if p not in seen)]
+        self._near[slot.name] = [*seen, *(p for p in around if p not in seen)]
+        return self._near[slot.name]
 
     # -- many candidates --------------------------------------------------------------------------
 
     def _features(self, chosen: Ints) -> tuple[Ints, Wiring, npt.NDArray[np.bool_]]:
         """Rows: each slot's operation, then each slot's coarse class with its precision."""
         places = {name: slot.place for name, slot in self._slots.items()}
-        wiring = Wiring([flags_of(s.ops, places) for s in self._slots.values()], chosen)
+        for slot in self._slots.values():
+            if slot.flags is None or len(slot.flags.elements) < len(slot.ops):
+                slot.flags = flags_of(slot.ops, places)
+        wiring = Wiring([s.flags for s in self._slots.values() if s.flags], chosen)
         quantized = wiring.quantized()
         coarse = np.stack(
             [
@@ -392,7 +423,7 @@ class CandidatePricer:
             lost = np.flatnonzero(chosen[slot.place] < 0)
             if lost.size:
                 picks.append(lost[np.unique(codes[lost], return_index=True)[1]])
-        return chosen, (chosen < 0).any(axis=0), _most_wanted(picks)
+        return chosen, np.any(chosen < 0, axis=0), _most_wanted(picks)
 
     def _find_states(self, features: Ints) -> tuple[Ints, Ints]:
         """Each slot's state, and candidates that would teach those that are not known."""

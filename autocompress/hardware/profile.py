@@ -20,6 +20,12 @@ PROFILE_FILE = "profile.toml"
 TABLE_FILE = "latency.csv"
 FORMAT = 1
 _T = TypeVar("_T")
+_PLAIN: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+}
 
 Kind = Literal["measured", "analytic"]
 
@@ -167,9 +173,7 @@ class HardwareProfile:
             "supports": supports,
             "calibration": self.calibration.to_json(),
             "validation": asdict(self.validation),
-            "provenance": asdict(
-                replace(self.provenance, protocol=dict(self.provenance.protocol))
-            ),
+            "provenance": asdict(replace(self.provenance, protocol=dict(self.provenance.protocol))),
         }
 
     @classmethod
@@ -201,9 +205,12 @@ class HardwareProfile:
                 f"{FORMAT}: update autocompress, or measure the device again"
             )
         supports = dict(value["supports"])
-        supports["precisions"] = tuple(
-            _build(Precision, p, "supports.precisions") for p in supports.get("precisions", [])
-        ) or CPU_PRECISIONS
+        supports["precisions"] = (
+            tuple(
+                _build(Precision, p, "supports.precisions") for p in supports.get("precisions", [])
+            )
+            or CPU_PRECISIONS
+        )
         machine = dict(value["machine"])
         machine["isa"] = tuple(machine.get("isa", ()))
         listed = value["table"]
@@ -232,7 +239,7 @@ def _build(kind: type[_T], value: Mapping[str, Any], where: str) -> _T:
     given = {name: item for name, item in value.items() if name in known}
     for name, item in given.items():
         expected = str(known[name].type)
-        plain = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(expected)
+        plain = _PLAIN.get(expected)
         wrong = plain is not None and not isinstance(item, plain)
         if wrong or (isinstance(item, bool) and expected in {"int", "float"}):
             raise ProfileError(f"[{where}] {name} is {item!r}; it must be of type {expected}")

@@ -120,7 +120,9 @@ class LatencyTable:
             raise ProfileError(f"{where}: line 1 must be {','.join(COLUMNS)}")
         footer = lines[-1]
         if len(footer) != 2 or footer[0] != _FOOTER:
-            raise ProfileError(f"{where}: the last line, '{_FOOTER},<number>', is missing; truncated")
+            raise ProfileError(
+                f"{where}: the last line, '{_FOOTER},<number>', is missing; truncated"
+            )
         body = lines[1:-1]
         if footer[1] != str(len(body)):
             raise ProfileError(f"{where}: {len(body)} rows, but the last line says {footer[1]!r}")

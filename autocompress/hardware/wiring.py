@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ _FUSABLE = INTEGER_KINDS | LAYER_KINDS
 
 
 @dataclass(frozen=True, slots=True)
-class _Flags:
+class Flags:
     """What the rules ask of an operation; index 0 of each array is "absent"."""
 
     inputs: Ints
@@ -39,7 +40,7 @@ class _Flags:
     elements: Ints
 
 
-def flags_of(ops: Sequence[Op | None], places: Mapping[str, int]) -> _Flags:
+def flags_of(ops: Sequence[Op | None], places: Mapping[str, int]) -> Flags:
     """The flags of a slot's known operations (None is "absent")."""
     width = max((len(op.inputs) for op in ops if op is not None), default=0)
     inputs = np.full((len(ops), max(1, width)), -1, dtype=np.int64)
@@ -50,7 +51,7 @@ def flags_of(ops: Sequence[Op | None], places: Mapping[str, int]) -> _Flags:
     def flag(kinds: frozenset[str]) -> Bools:
         return np.array([op is not None and op.kind in kinds for op in ops])
 
-    return _Flags(
+    return Flags(
         inputs=inputs,
         integer=np.array([op is not None and op.is_integer_layer for op in ops]),
         fusable=flag(_FUSABLE),
@@ -74,15 +75,16 @@ class Wiring:
         chosen: for each slot and candidate, which of the slot's operations it is; 0 is absent.
     """
 
-    def __init__(self, flags: Sequence[_Flags], chosen: Ints) -> None:
+    def __init__(self, flags: Sequence[Flags], chosen: Ints) -> None:
         self._flags = flags
         self._chosen = chosen
         self._all = np.arange(chosen.shape[1])
         self._inputs = [self._inputs_of(slot) for slot in range(len(flags))]
         self._follow()
 
-    def _pick(self, slot: int, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        return values[self._chosen[slot]]
+    def _pick(self, slot: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = values[self._chosen[slot]]
+        return found
 
     def _inputs_of(self, slot: int) -> list[tuple[Ints | int, Bools | bool]]:
         """Producers by position, and where there is one; plain numbers where all agree."""
@@ -99,8 +101,9 @@ class Wiring:
             found.append((column, column >= 0))
         return found
 
-    def _get(self, matrix: npt.NDArray[np.generic], at: Ints | int) -> npt.NDArray[np.generic]:
-        return matrix[at] if isinstance(at, int) else matrix[at, self._all]
+    def _get(self, matrix: npt.NDArray[Any], at: Ints | int) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = matrix[at] if isinstance(at, int) else matrix[at, self._all]
+        return found
 
     def _mark(self, matrix: Bools, at: Ints | int, where: Bools) -> None:
         if isinstance(at, int):
@@ -193,4 +196,5 @@ class Wiring:
         change[:slots] += held
         for slot in range(slots):
             change[last[slot] + 1, self._all] -= held[slot]
-        return np.cumsum(change, axis=0).max(axis=0)  # type: ignore[no-any-return]
+        peaks: npt.NDArray[np.float64] = np.cumsum(change, axis=0).max(axis=0)
+        return peaks

@@ -165,15 +165,17 @@ def _kernel_time(empty: Timing, hot: Timing, copies: Timing | None) -> KernelTim
 def _call(model: bytes, runtime: Runtime, threads: int) -> Call:
     session = runtime.load(model, threads=threads, optimize=False)
     rng = np.random.default_rng(0)
-    return session.bound({s.name: _activation(s.dtype, s.zeros().shape, rng) for s in session.inputs})
+    return session.bound(
+        {s.name: _activation(s.dtype, s.zeros().shape, rng) for s in session.inputs}
+    )
 
 
 def _activation(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     if dtype.startswith("float"):
-        return rng.standard_normal(shape).astype(dtype)
+        return np.asarray(rng.standard_normal(shape), dtype=dtype)
     if dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    return rng.integers(0, 100, shape).astype(dtype)
+        return np.asarray(rng.integers(0, 2, shape), dtype=bool)
+    return np.asarray(rng.integers(0, 100, shape), dtype=dtype)
 
 
 def _constant(
@@ -187,11 +189,11 @@ def _constant(
         if len(tensor.shape) < 2 and signature.op_type not in {"Conv", "FusedConv", "Gemm"}:
             return np.full(tensor.shape, 0.02, dtype=tensor.dtype)
         fan_in = max(1, int(np.prod(tensor.shape[1:])))
-        return (rng.standard_normal(tensor.shape) * fan_in**-0.5).astype(tensor.dtype)
+        return np.asarray(rng.standard_normal(tensor.shape) * fan_in**-0.5, dtype=tensor.dtype)
     if len(tensor.shape) >= 2:
-        return rng.integers(-127, 128, tensor.shape).astype(tensor.dtype)
+        return np.asarray(rng.integers(-127, 128, tensor.shape), dtype=tensor.dtype)
     if tensor.dtype == "int32":
-        return rng.integers(-1000, 1000, tensor.shape).astype(tensor.dtype)
+        return np.asarray(rng.integers(-1000, 1000, tensor.shape), dtype=tensor.dtype)
     return np.zeros(tensor.shape, dtype=tensor.dtype)
 
 

@@ -48,6 +48,7 @@ _DEFAULTS: dict[str, AttributeValue] = {
     "noop_with_empty_axes": 0,
     "allowzero": 0,
     "channels_last": 0,
+    "precision": 0,
 }
 _ALWAYS_DROPPED = frozenset(
     {
@@ -168,11 +169,11 @@ class KernelSignature:
         """The signature of a node of an executed graph."""
         kept = []
         for name, value in node.attributes:
-            if name == "kernel_shape" and node.op_type in _KEEPS_KERNEL:
-                kept.append((name, value))
-            elif name == "axis" and node.op_type in _KEEPS_AXIS:
-                kept.append((name, value))
-            elif not _dropped(name, value):
+            if (
+                (name == "kernel_shape" and node.op_type in _KEEPS_KERNEL)
+                or (name == "axis" and node.op_type in _KEEPS_AXIS)
+                or not _dropped(name, value)
+            ):
                 kept.append((name, value))
         return cls(
             qualified(node.domain, node.op_type),
@@ -233,8 +234,9 @@ class KernelSignature:
         weight = self.weight
         kernel = "x".join(str(d) for d in weight.shape[2:]) if weight is not None else ""
         group = dict(self.attributes).get("group", 1)
-        depthwise = weight is not None and isinstance(group, int) and group > 1
-        kind = ("dw" if weight is not None and weight.shape[1] == 1 else "grouped") if depthwise else ""
+        kind = ""
+        if weight is not None and isinstance(group, int) and group > 1:
+            kind = "depthwise" if weight.shape[1] == 1 else "grouped"
         strides = dict(self.attributes).get("strides", "")
         first = next((t.dtype for t in self.inputs if t is not None), "")
         return f"{self.op}|{first}|{kernel}|{kind}|{strides}"

@@ -1,4 +1,4 @@
-"""Latency of whole models, measured in fresh processes so that a crash is data and none is lucky."""
+"""Latency of whole models, measured in fresh processes: a crash is data, and none is lucky."""
 
 from __future__ import annotations
 

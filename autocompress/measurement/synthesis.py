@@ -7,6 +7,7 @@ channel), so that the runtime treats it as it treats the real file.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,10 @@ def pair(value: Any, default: int = 1) -> tuple[int, int]:
 
 
 def guarded(op: Op, last: Op, quantized: Collection[str]) -> bool:
-    """Whether a float layer lies between integer tensors, so that a Max must keep it float.
+    """Whether a float layer lies between integer tensors, so that it must be kept float.
+
+    The runtime would turn it into an integer layer when it loads the file; the exporter prevents
+    that by a LeakyRelu behind it, which is fused into the layer.
 
     Args:
         op: the layer.
@@ -60,7 +64,7 @@ def guarded(op: Op, last: Op, quantized: Collection[str]) -> bool:
 
 def supported(op: Op) -> bool:
     """Whether :func:`synthesise` knows the operation."""
-    return op.kind in _KINDS
+    return op.kind in _KINDS or op.kind in {"input", "output"}
 
 
 def _quantisation(op: Op) -> tuple[int, float]:
@@ -74,17 +78,16 @@ def _quantisation(op: Op) -> tuple[int, float]:
 class _Writer:
     """Collects nodes and constants of one graph."""
 
-    def __init__(self, quantized: Collection[str], guards: Collection[str], seed: int) -> None:
+    def __init__(self, quantized: Collection[str], seed: int) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.quantized = quantized
-        self.guards = guards
         self.rng = np.random.default_rng(seed)
         self.read: dict[str, str] = {}
         self.scales: dict[str, tuple[str, str]] = {}
         self.steps: dict[str, float] = {}
 
-    def constant(self, name: str, array: npt.NDArray[Any]) -> str:
+    def constant(self, name: str, array: npt.ArrayLike) -> str:
         from onnx import numpy_helper
 
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
@@ -94,7 +97,9 @@ class _Writer:
         from onnx import helper
 
         self.nodes.append(
-            helper.make_node(op_type, list(inputs), [output], name=f"{output}.{op_type}", **attributes)
+            helper.make_node(
+                op_type, list(inputs), [output], name=f"{output}.{op_type}", **attributes
+            )
         )
         return output
 
@@ -107,7 +112,11 @@ class _Writer:
             self.read[op.name] = value
             return
         start, step = _quantisation(op)
-        if op.kind in PASS_THROUGH and op.inputs[0] in self.scales:
+        pooled = f"{op.name}.pool"
+        if pooled in self.scales:  # quantised already, in another shape
+            scale, zero = self.scales[pooled]
+            step = self.steps[pooled]
+        elif op.kind in PASS_THROUGH and op.inputs[0] in self.scales:
             scale, zero = self.scales[op.inputs[0]]
             step = self.steps[op.inputs[0]]
         else:
@@ -115,9 +124,6 @@ class _Writer:
             zero = self.constant(f"{op.name}.zero", np.uint8(start))
         self.scales[op.name] = (scale, zero)
         self.steps[op.name] = step
-        if op.name in self.guards:
-            lowest = np.float32(0 if start == 0 else -1e30)
-            value = self.node("Max", [value, self.constant(f"{op.name}.lowest", lowest)], f"{op.name}.max")
         stored = self.node("QuantizeLinear", [value, scale, zero], f"{op.name}.q")
         self.read[op.name] = self.node("DequantizeLinear", [stored, scale, zero], f"{op.name}.dq")
 
@@ -132,7 +138,8 @@ class _Writer:
         scale = (limit / 127).astype(np.float32)
         shaped = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
         integers = np.clip(np.round(weight / shaped), -127, 127).astype(np.int8)
-        operands = [self.dequantized(f"{op.name}.weight", integers, scale)]
+        zero = op.kind == "linear"  # a Gemm without a zero point stays float
+        operands = [self.dequantized(f"{op.name}.weight", integers, scale, zero=zero)]
         if bias is not None:
             steps = (scale * np.float32(self.steps[op.inputs[0]])).astype(np.float32)
             operands.append(
@@ -141,13 +148,17 @@ class _Writer:
         return operands
 
     def dequantized(
-        self, name: str, integers: npt.NDArray[Any], scale: npt.NDArray[np.float32]
+        self,
+        name: str,
+        integers: npt.NDArray[Any],
+        scale: npt.NDArray[np.float32],
+        *,
+        zero: bool = False,
     ) -> str:
-        operands = [
-            self.constant(f"{name}.int", integers),
-            self.constant(f"{name}.scale", scale),
-            self.constant(f"{name}.zero", np.zeros(scale.shape, integers.dtype)),
-        ]
+        """Constant integers, converted back to floats channel by channel."""
+        operands = [self.constant(f"{name}.int", integers), self.constant(f"{name}.scale", scale)]
+        if zero:
+            operands.append(self.constant(f"{name}.zero", np.zeros(scale.shape, integers.dtype)))
         return self.node("DequantizeLinear", operands, f"{name}.dq", axis=0)
 
 
@@ -179,9 +190,10 @@ def _linear(writer: _Writer, op: Op, inputs: list[str]) -> str:
 
 def _clip(writer: _Writer, op: Op, inputs: list[str]) -> str:
     low, high = (0.0, 6.0) if op.kind == "relu6" else (-1.0, 1.0)
+    bounds = (op.attribute("low", low), op.attribute("high", high))
     limits = [
-        writer.constant(f"{op.name}.low", np.float32(op.attribute("low", low))),
-        writer.constant(f"{op.name}.high", np.float32(op.attribute("high", high))),
+        writer.constant(f"{op.name}.{name}", np.array(bound, np.float32))
+        for name, bound in zip(("low", "high"), bounds, strict=True)
     ]
     return writer.node("Clip", inputs + limits, f"{op.name}.out")
 
@@ -205,14 +217,22 @@ def _pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
 
 
 def _global_pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
-    axes = writer.constant(f"{op.name}.axes", np.array([2, 3], np.int64))
-    keep = int(len(op.shape) == 4)
-    return writer.node("ReduceMean", [*inputs, axes], f"{op.name}.out", keepdims=keep)
+    pooled = writer.node("GlobalAveragePool", inputs, f"{op.name}.pool")
+    if len(op.shape) == 4:
+        return pooled
+    if op.name in writer.quantized:  # quantised where it is pooled, not where it is flattened
+        whole = replace(op, name=f"{op.name}.pool", kind="relu")
+        writer.quantized = {*writer.quantized, whole.name}
+        writer.store(whole, pooled)
+        pooled = writer.read[whole.name]
+    return writer.node("Flatten", [pooled], f"{op.name}.out")
 
 
 def _reshape(writer: _Writer, op: Op, inputs: list[str]) -> str:
-    shape = writer.constant(f"{op.name}.shape", np.array(op.shape, np.int64))
-    return writer.node("Reshape", [*inputs, shape], f"{op.name}.out", allowzero=1)
+    if len(op.shape) == 2:
+        return writer.node("Flatten", inputs, f"{op.name}.out")
+    shape = writer.constant(f"{op.name}.shape", np.array((-1, *op.shape[1:]), np.int64))
+    return writer.node("Reshape", [*inputs, shape], f"{op.name}.out")
 
 
 def _transpose(writer: _Writer, op: Op, inputs: list[str]) -> str:
@@ -242,8 +262,6 @@ def _binary(writer: _Writer, op: Op, inputs: list[str]) -> str:
 
 
 _KINDS = {
-    "input": None,
-    "output": None,
     "conv": _conv,
     "linear": _linear,
     "relu6": _clip,
@@ -278,25 +296,30 @@ def synthesise(ops: Sequence[Op], quantized: Collection[str], *, seed: int = 0) 
 
     by_name = {op.name: op for op in ops}
     tails = {name: by_name[end] for name, end in fused_tails(ops).items()}
-    guards = {tails[op.name].name for op in ops if guarded(op, tails[op.name], quantized)}
-    writer = _Writer(quantized, guards, seed)
+    guards = {op.name for op in ops if guarded(op, tails[op.name], quantized)}
+    writer = _Writer(quantized, seed)
     shapes = {op.name: op.shape for op in ops}
-    inputs, outputs = [], []
+    inputs: list[Any] = []
+    outputs: list[Any] = []
     for op in ops:
-        if op.kind not in _KINDS:
+        if not supported(op):
             raise RequestError(f"operation {op.name!r} of kind {op.kind!r} cannot be synthesised")
         if op.kind == "input":
-            inputs.append(helper.make_tensor_value_info(op.name, TensorProto.FLOAT, op.shape))
+            shape: list[str | int | None] = ["batch", *op.shape[1:]]
+            inputs.append(helper.make_tensor_value_info(op.name, TensorProto.FLOAT, shape))
             writer.store(op, op.name)
         elif op.kind == "output":
             outputs.extend(
-                helper.make_tensor_value_info(writer.read[name], TensorProto.FLOAT, shapes[name])
+                helper.make_tensor_value_info(
+                    writer.read[name], TensorProto.FLOAT, ["batch", *shapes[name][1:]]
+                )
                 for name in op.inputs
             )
         else:
-            make = _KINDS[op.kind]
-            assert make is not None  # only input and output have none
-            value = make(writer, op, [writer.read[name] for name in op.inputs])
+            value = _KINDS[op.kind](writer, op, [writer.read[name] for name in op.inputs])
+            if op.name in guards:
+                slope = 0.0 if tails[op.name].kind == "relu" else 1.0
+                value = writer.node("LeakyRelu", [value], f"{op.name}.guard", alpha=slope)
             writer.store(op, value)
     graph = helper.make_graph(writer.nodes, "synthetic", inputs, outputs, writer.constants)
     model = helper.make_model(

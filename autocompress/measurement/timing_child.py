@@ -1,4 +1,4 @@
-"""The child process of :mod:`autocompress.measurement.models`: a request on stdin, JSON on stdout."""
+"""The child of :mod:`autocompress.measurement.models`: a request on stdin, JSON on stdout."""
 
 from __future__ import annotations
 

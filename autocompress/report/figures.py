@@ -100,7 +100,8 @@ def front_figure(view: RunView) -> Figure | None:
     return Figure(
         "front",
         alt + "The table of models holds the same figures.",
-        f"{better}Filled: measured on the runtime, with 95 % intervals. "
+        f"{better}Filled: measured on the runtime; bars are the measured latency's range "
+        "and the 95 % interval of the accuracy. "
         "Hollow: what the search estimated for the same model. Faint: every trial, at its "
         f"validation accuracy and estimated cost. {outside}Double-click shows what lies outside.",
         views,

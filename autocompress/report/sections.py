@@ -81,8 +81,8 @@ def models_table(view: RunView) -> Html:
     classes = ["", *[NUMBER] * 7]
     rows = [_model_row(view, row, share) for _, row in view.models.iterrows()]
     frame = table(
-        "Baselines first, then every verified model. Estimate → measured, with 95 % intervals; "
-        "faster and smaller are relative to fp32.",
+        "Baselines first, then every verified model. Estimate → measured, in brackets the "
+        "latency's range and the accuracy's 95 % interval; faster and smaller than fp32.",
         headings,
         rows,
         classes,

@@ -206,7 +206,9 @@ class OnnxRuntime:
         try:
             return import_onnxruntime().InferenceSession(source, options, providers=_PROVIDERS)
         except Exception as error:
-            raise DeviceError(f"ONNX Runtime {self.version} cannot load {shown}: {error}") from error
+            raise DeviceError(
+                f"ONNX Runtime {self.version} cannot load {shown}: {error}"
+            ) from error
 
     def kernels(self, path: str | Path | bytes, *, threads: int = 1) -> tuple[KernelNode, ...]:
         """Nodes of the optimised graph, from a dump of it and one profiled run for the shapes."""

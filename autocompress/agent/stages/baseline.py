@@ -6,8 +6,9 @@ import time
 
 import torch
 
-from autocompress.agent.artifacts import Artifact, Row, measure_latencies, write_artifact
+from autocompress.agent.artifacts import Artifact, Row, measure_latencies, move, write_artifact
 from autocompress.agent.context import Context
+from autocompress.agent.planner import with_verification
 from autocompress.agent.weights import load_weights
 from autocompress.core.candidate import Candidate, Recipe
 from autocompress.elastic.realise import realise
@@ -25,8 +26,7 @@ FROM_SCRATCH_RATE = 4e-3
 
 def run(context: Context) -> None:
     """Train a named space's largest network, then measure the original in fp32 and int8."""
-    _weights(context)
-    if context.stopping:
+    if not _weights(context):
         return
     context.teacher = realise(context.elastic, context.space.decode(context.space.original))
     context.evaluator.teacher = context.teacher
@@ -34,6 +34,7 @@ def run(context: Context) -> None:
     if stored is not None:
         context.baselines = {row["id"]: row for row in stored}
         return
+    began = time.monotonic()
     artifacts = [_original(context), _int8(context)]
     for artifact, measured in zip(artifacts, measure_latencies(context, artifacts), strict=True):
         artifact.row.update(measured)
@@ -42,21 +43,48 @@ def run(context: Context) -> None:
     for artifact in artifacts:
         finish_row(artifact.row, reference, context)
         artifact.write_manifest(context)
+        move(artifact, context.folder.models)
     context.folder.write_json("baseline.json", [a.row for a in artifacts])
     context.tell(STAGE, "note", "baseline", {"rows": [a.row for a in artifacts]})
     _say(context)
+    _plan_again(context, (time.monotonic() - began) / len(artifacts))
 
 
-def _weights(context: Context) -> None:
-    """The original weights: the user's, or those of a freshly trained largest network."""
+def _plan_again(context: Context, seconds_per_model: float) -> None:
+    """Keep as much time for verification as it was seen to need."""
+    before = context.plan
+    context.plan = with_verification(before, seconds_per_model, context.remaining())
+    if context.plan is before:
+        return
+    context.folder.write_json("plan.json", context.plan.to_json())
+    verify = context.plan.seconds["verify"]
+    context.decide(
+        STAGE,
+        "plan again",
+        f"Exporting, checking and timing a model takes {seconds_per_model:.1f} s here: "
+        f"{verify:.0f} s are kept for {context.plan.models} models, "
+        f"{context.plan.seconds['search']:.0f} s remain for the search and "
+        f"{context.plan.seconds['finalise']:.0f} s for training the front.",
+        seconds_per_model=seconds_per_model, before=before.seconds, after=context.plan.seconds,
+    )  # fmt: skip
+
+
+def _weights(context: Context) -> bool:
+    """The original weights: the user's, or those of a freshly trained largest network.
+
+    Returns:
+        Whether they are there; not when the training was interrupted, since half-trained weights
+        must not pass for trained ones when the run is resumed.
+    """
     path = context.folder.checkpoints / ORIGINAL
     if load_weights(context.elastic, path):
-        return
+        return True
     if context.from_scratch:
         _train(context)
-    if context.stopping:
-        return  # half-trained weights must not pass for trained ones when the run is resumed
+        if context.stopping:
+            return False
     save_tensors(context.elastic.weights.state_dict(), path)
+    return True
 
 
 def _train(context: Context) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from autocompress.agent.context import Context
 from autocompress.agent.selection import choose_finalists
-from autocompress.agent.stages.search import open_study
+from autocompress.agent.stages.baseline import FP32
+from autocompress.agent.stages.search import LEAST, open_study
 from autocompress.core.budget import Fidelity
+from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
+from autocompress.errors import AutocompressError
+from autocompress.evaluation.evaluator import checkpoint_path
 
 STAGE = "finalise"
 #: Seconds one finalist may take when the budget sets no time.
@@ -26,7 +32,8 @@ def run(context: Context) -> None:
             for t in study.trials
             if t.fidelity == plan.fidelity and t.state == "complete" and study.feasible(t)
         ]
-    chosen = choose_finalists(searched, context.request.objectives, plan.models)
+    reference = context.request.task.score(context.baselines[FP32]["val_accuracy"])
+    chosen = choose_finalists(searched, context.request.objectives, plan.models, original=reference)
     _spend_what_is_left(context, len(chosen))
     finished = _train(context, chosen)
     context.finalists = {r.candidate.id: r.candidate for r in finished}
@@ -70,16 +77,39 @@ def _train(context: Context, chosen: list[TrialRecord]) -> list[TrialRecord]:
     timed = bool(context.plan.seconds)
     reserve = context.plan.seconds.get("verify", 0.0)
     limit = max(120.0, 10 * context.plan.seconds.get(STAGE, _LONGEST))
+    genomes = [np.array(t.genome, dtype=np.int64) for t in chosen]
     with open_study(context, limit) as study:
-        records = study.evaluate(
-            [np.array(t.genome, dtype=np.int64) for t in chosen],
-            fidelity=Fidelity.FINAL,
-            origin="front",
-            deadline=context.deadline(None, reserve) if timed else None,
-            on_trial=on_trial,
-            should_stop=lambda: context.stopping,
-        )
-    return [r for r in records if r.state == "complete"]
+
+        def evaluate(genomes: list[Genome], deadline: float | None) -> list[TrialRecord]:
+            return study.evaluate(
+                genomes, fidelity=Fidelity.FINAL, origin="front", deadline=deadline,
+                on_trial=on_trial, should_stop=lambda: context.stopping,
+            )  # fmt: skip
+
+        evaluate(genomes[:LEAST], None)
+        records = evaluate(genomes, context.deadline(None, reserve) if timed else None)
+    return [r for r in records if r.state == "complete" and _saved(context, r)]
+
+
+def _saved(context: Context, record: TrialRecord) -> bool:
+    """Whether the finalist's weights are there; when they were lost it is trained once more."""
+    path = checkpoint_path(context.folder.checkpoints, record.candidate)
+    try:
+        load_file(path)
+    except (OSError, SafetensorError):
+        try:
+            context.evaluator.evaluate(record.candidate, fidelity=Fidelity.FINAL, seed=record.seed)
+        except AutocompressError as error:
+            said, saved = f"could not be trained again: {error}", False
+        else:
+            said, saved = "was trained again from the same seed", True
+        context.decide(
+            STAGE, "lost checkpoint",
+            f"{path.name} is missing or damaged: {record.candidate.id} {said}.",
+            id=record.candidate.id,
+        )  # fmt: skip
+        return saved
+    return True
 
 
 def _gains(chosen: list[TrialRecord], finished: list[TrialRecord]) -> dict[str, float]:

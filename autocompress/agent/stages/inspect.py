@@ -24,8 +24,9 @@ STAGE = "inspect"
 def run(context: Context) -> None:
     """Leaves space, elastic model, teacher, profile, evaluator and plan in the context."""
     request = context.request
+    # once there, the copy that the run was priced by
     context.profile = load_profile(
-        context.folder.device if context.folder.device.is_dir() else request.device
+        context.folder.device if context.folder.has_device else request.device
     )
     context.space = _space(context)
     context.elastic = ElasticModel(context.space.graph, context.space.techniques).eval()
@@ -92,7 +93,8 @@ def capabilities_for(context: Context) -> Capabilities:
 
 
 def _check_against_data(context: Context) -> None:
-    inputs, targets = context.request.data.example(8)
+    data = context.request.data
+    inputs, targets = data.example(8)
     with torch.no_grad():
         outputs = context.teacher(inputs)
     if not bool(torch.isfinite(outputs).all()):
@@ -101,6 +103,12 @@ def _check_against_data(context: Context) -> None:
             "check its weights and the scale of the inputs"
         )
     context.request.task.check(outputs, targets)
+    classes = data.num_classes if context.request.task.is_classification else None
+    if classes is not None and outputs.shape[1] < classes:
+        raise DataError(
+            f"the data holds {classes} classes (labels 0 to {classes - 1}), but the model gives "
+            f"only {outputs.shape[1]}; give a model with {classes} outputs, or other data"
+        )
 
 
 def _report(context: Context) -> None:

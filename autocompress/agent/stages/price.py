@@ -9,12 +9,15 @@ import numpy as np
 
 from autocompress.agent.context import Context
 from autocompress.agent.prices import Prices
+from autocompress.agent.seeds import uniform_seeds
 from autocompress.core.candidate import Candidate
 from autocompress.core.space import Genome
 from autocompress.evaluation.evaluator import uniform
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
 from autocompress.measurement.kernels import KernelSignature
+from autocompress.search.feasibility import find_feasible
+from autocompress.search.pricing import Pricer
 
 STAGE = "price"
 #: Random candidates whose kernels are looked at; the most frequent kernels are measured first.
@@ -25,7 +28,7 @@ _DEFAULT_SECONDS = 60.0
 
 def run(context: Context) -> None:
     """Leaves a predictor and a pricer that do not change during the search."""
-    if not context.folder.device.is_dir():
+    if not context.folder.has_device:
         _prepare(context)
         context.predictor.profile.save(context.folder.device)
     from autocompress.hardware.profile import HardwareProfile
@@ -36,6 +39,22 @@ def run(context: Context) -> None:
     context.pricer = Prices(CandidatePricer(context.space, context.predictor))
     if not context.folder.read_json("pricing.json"):
         _check(context)
+    _check_feasible(context)
+
+
+def _check_feasible(context: Context) -> None:
+    """Find out before anything is trained whether the bounds that can be priced can be met.
+
+    Raises:
+        NoFeasibleCandidateError: they cannot; names the nearest and what to relax.
+    """
+    # prices of its own: the search's must not depend on what was asked for here
+    prices = Prices(CandidatePricer(context.space, context.predictor))
+    pricer = Pricer(prices, context.request.bounds)
+    genomes = [genome for _, genome in uniform_seeds(context.space)]
+    if pricer.violations(genomes).any(axis=1).all():
+        rng = np.random.default_rng([context.request.seed, 0xFEA5])
+        find_feasible(context.space, pricer, rng=rng)
 
 
 def _prepare(context: Context) -> None:

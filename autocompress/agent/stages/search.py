@@ -13,11 +13,13 @@ from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
 from autocompress.search.executors.registry import make_executor
 from autocompress.search.store import TrialStore
-from autocompress.search.study import Study
+from autocompress.search.study import Seeds, Study
 
 STAGE = "search"
 #: No trial may take longer than this many times what the plan expects, nor less than a minute.
 _PATIENCE = 20.0
+#: So many trials are run, and models finalised, however little time is left for them.
+LEAST = 3
 
 
 def run(context: Context) -> None:
@@ -32,15 +34,19 @@ def run(context: Context) -> None:
         def on_trial(record: TrialRecord) -> None:
             _tell(context, record, len(study.trials))
 
-        timed = bool(plan.seconds)
-        ending = study.run(
-            plan.fidelity,
-            max_trials=request.budget.trials or (None if timed else plan.trials),
-            deadline=context.deadline(None, reserve) if timed else None,
-            seeds=dict(context.seeds),
-            on_trial=on_trial,
-            should_stop=lambda: context.stopping,
-        )
+        def go_on(trials: int | None, deadline: float | None, seeds: Seeds) -> str:
+            return study.run(
+                plan.fidelity, max_trials=trials, deadline=deadline, seeds=seeds,
+                on_trial=on_trial, should_stop=lambda: context.stopping,
+            )  # fmt: skip
+
+        seeds: Seeds = dict(context.seeds)
+        wanted = request.budget.trials
+        if plan.seconds:  # when earlier stages took longer than planned, there are a few trials yet
+            go_on(min(LEAST, wanted or LEAST), None, seeds)
+            ending = go_on(wanted, context.deadline(None, reserve), ())
+        else:
+            ending = go_on(wanted or plan.trials, None, seeds)
         context.front = study.front()
         trials = study.trials
         _conclude(context, trials, ending, len(trials) - before, study.rejected, study.repaired)
@@ -65,7 +71,7 @@ def open_study(context: Context, trial_seconds: float) -> Iterator[Study]:
         yield Study(
             context.space,
             objectives=request.objectives,
-            constraints=request.constraints,
+            constraints=request.bounds,
             price=context.pricer,
             strategy=request.strategy,
             executor=executor,

@@ -22,6 +22,7 @@ from autocompress.agent.stages.baseline import FP32, finish_row
 from autocompress.core.pareto import non_dominated
 from autocompress.errors import AutocompressError, StorageError
 from autocompress.export.files import sha256_of
+from autocompress.export.manifest import NAME as MANIFEST
 from autocompress.export.manifest import read_manifest
 from autocompress.export.verification import Check
 
@@ -92,17 +93,14 @@ def claims(row: Row, reference: Row) -> list[Check]:
 def _done(context: Context) -> bool:
     """Whether just these finalists were verified by an earlier process, and are untouched."""
     folder = context.folder
-    if not (folder.path / TABLE).is_file():
+    found = [*folder.models.glob("*"), *folder.rejected.glob("*")]
+    if {model.name for model in found} != {*context.finalists, *context.baselines}:
         return False
-    found: set[str] = set()
-    for path in (*folder.models.glob("*/manifest.json"), *folder.rejected.glob("*/manifest.json")):
-        found.add(path.parent.name)
-        try:
-            if sha256_of(path.with_name(MODEL)) != read_manifest(path)["sha256"]:
-                return False
-        except StorageError:
-            return False
-    return found == {*context.finalists, *context.baselines}
+    try:
+        whole = [sha256_of(m / MODEL) == read_manifest(m / MANIFEST)["sha256"] for m in found]
+    except StorageError:
+        return False
+    return all(whole) and (folder.path / TABLE).is_file()
 
 
 def _publish(context: Context, artifacts: list[Artifact], kept: list[Artifact]) -> None:
@@ -144,6 +142,7 @@ def _time(context: Context, artifacts: Sequence[Artifact]) -> None:
         artifact.row.update(measured)
     for artifact in baselines:
         finish_row(artifact.row, context.baselines[FP32], context)
+        artifact.refresh_manifest()
 
 
 def _holds(context: Context, artifact: Artifact) -> bool:
@@ -196,5 +195,3 @@ def _front(context: Context, artifacts: list[Artifact]) -> list[Artifact]:
 def _order(row: dict[str, object]) -> tuple[float, float]:
     latency = row.get("latency_ms") or row.get("latency_estimate_ms") or 0.0
     return (float(latency), float(row["size_bytes"]))  # type: ignore[arg-type]
-
-

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.hardware import profiles
+from autocompress.hardware import load_profile, profiles
 from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.profile import HardwareProfile
 from tests.unit.cli.conftest import Outcome
@@ -62,3 +62,32 @@ def test_list_goes_on_after_a_corrupt_profile(
         "board",
         "local",
     ]
+
+
+def test_measure_this_machine_and_keep_the_profile(run: Run, tmp_path: Path) -> None:
+    command = ("devices", "measure", "--input", "1x8x8", "--budget", "0.5s")
+    outcome = run(*command, "--id", "my_box", "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "kernels are within reach of tiny_cnn" in outcome.out
+    profile = load_profile(tmp_path / "my_box")
+    assert profile.id == "my_box"
+    assert profile.kind == "measured"
+    assert len(profile.table) > 0
+    again = run(*command, "--id", "my_box", "--out", tmp_path)
+    assert again.code == 2
+    assert "is there already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--input", "3x32xwide"], "--input is '3x32xwide'", id="shape"),
+        pytest.param(["--space", "nope"], "unknown search space 'nope'", id="space"),
+        pytest.param(["--id", "My Box"], "--id is 'My Box'", id="name"),
+        pytest.param(["--budget", "0s"], "budget is '0s'", id="budget"),
+    ],
+)
+def test_measure_refuses_a_wrong_request(run: Run, arguments: list[str], words: str) -> None:
+    outcome = run("devices", "measure", *arguments)
+    assert outcome.code == 2
+    assert words in outcome.err

@@ -1,0 +1,52 @@
+"""The built-in techniques keep the contract that every technique keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from autocompress.compression.base import Technique
+from autocompress.compression.fake_quant import fake_quantize_weight
+from autocompress.compression.low_rank import LowRank
+from autocompress.compression.parts import Part
+from autocompress.compression.pruning import Pruning
+from autocompress.compression.quantization import Quantization
+from autocompress.compression.registry import available_techniques
+from autocompress.compression.sparsity import Sparsity
+from autocompress.core.candidate import LayerPolicy
+from autocompress.testing.techniques import TechniqueContract
+
+
+class TestPruning(TechniqueContract):
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return Pruning()
+
+
+class TestLowRank(TechniqueContract):
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return LowRank()
+
+
+class TestSparsity(TechniqueContract):
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return Sparsity()
+
+
+class TestQuantization(TechniqueContract):
+    """Its realised parts keep float weights; the simulated graph rounds them later."""
+
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return Quantization()
+
+    def deployed(self, policy: LayerPolicy, parts: Sequence[Part]) -> Sequence[Part]:
+        return [p.with_weight(fake_quantize_weight(p.weight, policy.weight_bits)) for p in parts]
+
+
+def test_every_built_in_technique_is_tested_here() -> None:
+    built_in = {t for t in available_techniques().values() if t.__module__.startswith("autoc")}
+    assert built_in == {Pruning, LowRank, Sparsity, Quantization}

@@ -1,0 +1,163 @@
+"""Training the shared weights makes candidates better, on real digits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autocompress.compression.distillation import response_loss
+from autocompress.compression.registry import make_techniques
+from autocompress.core.candidate import Candidate
+from autocompress.elastic.layers import ElasticNorm
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.space import ElasticSpace
+from autocompress.elastic.training import ElasticTraining, smallest, train_elastic
+from autocompress.errors import DataError, DivergedError
+from autocompress.evaluation.data import Data
+from tests.unit.networks import EVERYTHING, ResNet, space
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+LOSS = nn.CrossEntropyLoss()
+
+
+def _guide(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    return response_loss(outputs, answers, 2.0)
+
+
+@cache
+def _data() -> Data:
+    return Data.load("digits")
+
+
+@cache
+def _space() -> ElasticSpace:
+    torch.manual_seed(0)
+    return ElasticSpace.from_model(
+        ResNet(channels=1, widths=(8, 16)), (_data().example()[0],),
+        techniques=make_techniques(["pruning", "quantization"]), capabilities=EVERYTHING,
+    )  # fmt: skip
+
+
+def _elastic() -> ElasticModel:
+    return ElasticModel(_space().graph, _space().techniques)
+
+
+def _epochs(epoch: int) -> Iterator[Batch]:
+    return _data().train.batches(32, shuffle=True, seed=epoch)
+
+
+def _losses(elastic: ElasticModel, candidates: list[Candidate]) -> list[float]:
+    """Each candidate's loss with the statistics of its own batch: training mode, no gradients."""
+    x, y = next(iter(_data().val.batches(200)))
+    elastic = copy.deepcopy(elastic).train()
+    elastic.update_norms(False)
+    with torch.no_grad():
+        return [float(LOSS(elastic.configure(c)(x), y)) for c in candidates]
+
+
+def test_random_candidates_get_better() -> None:
+    elastic, space = _elastic(), _space()
+    rng = np.random.default_rng(77)
+    candidates = [smallest(space), *(space.decode(space.sample(rng)) for _ in range(5))]
+    before = _losses(elastic, candidates)
+    parameters = {n: p.detach().clone() for n, p in elastic.named_parameters()}
+    done = train_elastic(
+        elastic, space, _epochs, LOSS, _guide, steps=60, seed=0,
+        settings=ElasticTraining(learning_rate=1e-2),
+    )  # fmt: skip
+    after = _losses(elastic, candidates)
+    assert done == 60
+    assert all(b < a for a, b in zip(before, after, strict=True))
+    assert sum(after) < 0.96 * sum(before)
+    assert all(not torch.equal(parameters[n], p) for n, p in elastic.named_parameters())
+    assert not elastic.training
+    assert elastic.candidate == Candidate()
+
+
+def test_same_seed_same_weights() -> None:
+    states = []
+    for seed in (1, 1, 2):
+        elastic = _elastic()
+        train_elastic(elastic, _space(), _epochs, LOSS, _guide, steps=2, seed=seed)
+        states.append({n: t.clone() for n, t in elastic.state_dict().items()})
+    first, second, third = states
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    assert any(not torch.equal(first[n], third[n]) for n in first)
+
+
+def test_running_statistics_are_the_largest_candidates() -> None:
+    """Whoever asks for the full model next must not find the smallest one's statistics."""
+    elastic, space = _elastic(), _space()
+    for norm in elastic.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    alone = copy.deepcopy(elastic).train()
+    batch = next(iter(_epochs(0)))
+    alone.configure(space.decode(space.original))(batch[0])
+    train_elastic(elastic, space, lambda _: [batch], LOSS, _guide, steps=1, seed=0)
+    expected = dict(alone.named_buffers())
+    for name, buffer in elastic.named_buffers():
+        assert torch.allclose(buffer, expected[name]), name
+    assert all(m.updates for m in elastic.modules() if isinstance(m, ElasticNorm))
+
+
+def test_a_teacher_changes_the_largest_ones_loss() -> None:
+    losses = []
+    for teacher in (None, nn.Sequential(nn.Flatten(), nn.Linear(64, 10))):
+        seen: list[float] = []
+        train_elastic(
+            _elastic(), _space(), _epochs, LOSS, _guide, steps=1, seed=0, teacher=teacher,
+            progress=lambda _, value, seen=seen: seen.append(value),  # type: ignore[misc]
+        )  # fmt: skip
+        losses.append(seen)
+    assert losses[0] != losses[1]
+
+
+def test_a_deadline_ends_it() -> None:
+    left = iter([False, False, True])
+    done = train_elastic(
+        _elastic(), _space(), _epochs, LOSS, _guide, steps=100, seed=0,
+        deadline=lambda: next(left),
+    )  # fmt: skip
+    assert done == 2
+
+
+def test_several_epochs() -> None:
+    asked: list[int] = []
+
+    def short(epoch: int) -> list[Batch]:
+        asked.append(epoch)
+        return [next(iter(_epochs(epoch)))]
+
+    assert train_elastic(_elastic(), _space(), short, LOSS, _guide, steps=3, seed=0) == 3
+    assert asked[:3] == [0, 1, 2]
+
+
+def test_a_loss_that_is_not_finite() -> None:
+    def diverging(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.sum() * float("nan")
+
+    with pytest.raises(DivergedError, match="became nan at step 0"):
+        train_elastic(_elastic(), _space(), _epochs, diverging, _guide, steps=3, seed=0)
+
+
+def test_no_data() -> None:
+    with pytest.raises(DataError, match="no batch"):
+        train_elastic(_elastic(), _space(), lambda _: [], LOSS, _guide, steps=3, seed=0)
+
+
+def test_the_smallest_candidate() -> None:
+    found = smallest(space("resnet"))
+    assert found.architecture == {"depth:layer1": 0, "depth:layer2": 0, "depth:layer3": 0}
+    assert found.policy("layer2.0.conv1").width == 4
+    assert found.policy("fc").sparsity == 0.85
+    assert found.policy("fc").weight_bits == 32  # precisions are no scale
+    original = space("resnet").decode(space("resnet").original)
+    macs = [sum(op.macs for op in space("resnet").graph.operations(c)) for c in (found, original)]
+    assert macs[0] < macs[1] / 4

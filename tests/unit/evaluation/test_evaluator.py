@@ -1,0 +1,222 @@
+"""A candidate's accuracy at each fidelity, and its way to disk and back; on real digits."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import cloudpickle
+import pytest
+import torch
+from torch import nn
+
+from autocompress.compression.registry import make_techniques
+from autocompress.core.budget import Fidelity
+from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.elastic.batch_norm import reestimate_batch_norm
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.realise import realise
+from autocompress.elastic.space import ElasticSpace
+from autocompress.errors import DivergedError, StorageError
+from autocompress.evaluation.accuracy import evaluate_model
+from autocompress.evaluation.data import Data
+from autocompress.evaluation.evaluator import (
+    CandidateEvaluator,
+    Effort,
+    checkpoint_path,
+    save_tensors,
+    uniform,
+)
+from autocompress.evaluation.fine_tune import fine_tune
+from autocompress.evaluation.task import Task
+from tests.unit.evaluation.test_fine_tune import ALONE
+from tests.unit.networks import EVERYTHING, ResNet
+
+EFFORT = Effort(short_steps=4, final_steps=10, val_limit=100)
+
+
+@cache
+def _data() -> Data:
+    return Data.load("digits")
+
+
+@cache
+def _trained() -> nn.Module:
+    torch.manual_seed(0)
+    model = ResNet(channels=1, widths=(8, 16))
+    fine_tune(model, _data().train, Task(), recipe=ALONE, steps=60, seed=0)
+    return model.eval()
+
+
+@cache
+def _space() -> ElasticSpace:
+    return ElasticSpace.from_model(
+        _trained(), (_data().example()[0],), techniques=make_techniques(None),
+        capabilities=EVERYTHING,
+    )  # fmt: skip
+
+
+def _evaluator(checkpoints: Path | None = None, **options: object) -> CandidateEvaluator:
+    settings: dict[str, object] = {"effort": EFFORT, "teacher": _trained(), **options}
+    return CandidateEvaluator(
+        ElasticModel(_space().graph, _space().techniques).eval(), _data(), Task(),
+        checkpoints=checkpoints, **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _small() -> Candidate:
+    """Narrow, short, sparse, of low rank and in integers."""
+    group = _space().graph.groups["conv1"]
+    narrow = dict.fromkeys(group.producers, LayerPolicy(width=4))
+    integers = LayerPolicy(weight_bits=8, activation_bits=8)
+    return Candidate(
+        architecture={"depth:layer1": 2},
+        layers={
+            **narrow,
+            "fc": replace(integers, sparsity=0.5),
+            "layer2.1.conv1": LayerPolicy(rank=4),
+            "layer2.2.conv2": integers,
+        },
+    )
+
+
+def test_the_original_keeps_its_accuracy() -> None:
+    expected = evaluate_model(_trained(), _data().val, Task(), limit=EFFORT.val_limit)
+    found = _evaluator().evaluate(Candidate(), fidelity=Fidelity.INHERITED, seed=0)
+    assert found.ok
+    assert found.metrics == {"accuracy": pytest.approx(expected, abs=0.011)}
+    assert found.details["metric"] == found.metrics["accuracy"]
+    assert found.train_steps == 0
+    assert expected > 0.8
+
+
+def test_so_it_does_in_integers_without_new_statistics() -> None:
+    """Bit-widths alone do not change what batch norm sees; its own statistics are the best."""
+    candidate = uniform(list(_space().graph.layers), 8, 8)
+    assert candidate.policy("conv1") == LayerPolicy(weight_bits=8, activation_bits=8)
+    found = _evaluator().evaluate(candidate, fidelity=Fidelity.INHERITED, seed=0)
+    full = _evaluator().evaluate(Candidate(), fidelity=Fidelity.INHERITED, seed=0)
+    assert found.metrics["accuracy"] > full.metrics["accuracy"] - 0.06
+
+
+def test_a_narrower_candidate_gets_statistics_of_its_own() -> None:
+    group = _space().graph.groups["layer1.0.conv1"]
+    narrow = Candidate(layers=dict.fromkeys(group.producers, LayerPolicy(width=4)))
+    evaluator = _evaluator()
+    model = realise(evaluator.elastic, narrow)
+    reestimate_batch_norm(model, evaluator.calibration_batches())
+    x = _data().example(8)[0]
+    prepared = evaluator.prepare(narrow, steps=0, seed=0)
+    with torch.no_grad():
+        assert torch.allclose(prepared.model(x), model(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "steps"),
+    [(Fidelity.INHERITED, 0), (Fidelity.SHORT, 4), (Fidelity.FINAL, 10)],
+)
+def test_every_fidelity_trains_as_long_as_it_says(fidelity: Fidelity, steps: int) -> None:
+    found = _evaluator().evaluate(_small(), fidelity=fidelity, seed=0)
+    assert found.train_steps == steps
+    assert 0 <= found.metrics["accuracy"] <= 1
+
+
+def test_the_shared_weights_are_not_changed() -> None:
+    evaluator = _evaluator()
+    before = copy.deepcopy(evaluator.elastic.state_dict())
+    evaluator.evaluate(_small(), fidelity=Fidelity.FINAL, seed=0)
+    assert all(torch.equal(before[n], t) for n, t in evaluator.elastic.state_dict().items())
+    assert evaluator.elastic.candidate == Candidate()
+
+
+def test_same_seed_same_result_also_in_another_process_s_copy() -> None:
+    evaluator = _evaluator()
+    copied = cloudpickle.loads(cloudpickle.dumps(evaluator))  # our own bytes
+    models = [
+        e.prepare(_small(), steps=5, seed=seed).model.state_dict()
+        for e, seed in ((evaluator, 1), (evaluator, 1), (copied, 1), (evaluator, 2))
+    ]
+    for other in models[1:3]:
+        assert all(torch.equal(models[0][n], t) for n, t in other.items())
+    assert any(not torch.equal(models[0][n], t) for n, t in models[3].items())
+
+
+def test_zeros_survive_the_fine_tune() -> None:
+    prepared = _evaluator().prepare(_small(), steps=10, seed=0)
+    weight = prepared.model.get_submodule("fc").weight
+    assert isinstance(weight, torch.Tensor)
+    assert int((weight == 0).sum()) == round(0.5 * weight.numel())
+
+
+def test_checkpoints_restore_the_same_outputs(tmp_path: Path) -> None:
+    evaluator = _evaluator(tmp_path / "checkpoints")
+    found = evaluator.evaluate(_small(), fidelity=Fidelity.FINAL, seed=0)
+    path = checkpoint_path(tmp_path / "checkpoints", _small())
+    assert [p.name for p in path.parent.iterdir()] == [f"{_small().id}.safetensors"]
+    restored = _evaluator(tmp_path / "checkpoints").restore(_small())
+    again = evaluate_model(restored.model, _data().val, Task())
+    assert again == found.metrics["accuracy"]
+    expected = _evaluator().prepare(_small(), steps=EFFORT.final_steps, seed=0)
+    x = _data().example(16)[0]
+    with torch.no_grad():
+        assert torch.equal(restored.model(x), expected.model(x))
+
+
+def test_lower_fidelities_save_nothing(tmp_path: Path) -> None:
+    _evaluator(tmp_path).evaluate(_small(), fidelity=Fidelity.SHORT, seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _scrambled(path: Path) -> None:
+    path.write_bytes(b"not a checkpoint at all")
+
+
+def _another(path: Path) -> None:
+    save_tensors({"elsewhere.weight": torch.zeros(3)}, path)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_truncated, _scrambled, _another, _empty, Path.unlink])
+def test_a_damaged_checkpoint(tmp_path: Path, damage: object) -> None:
+    evaluator = _evaluator(tmp_path)
+    evaluator.evaluate(_small(), fidelity=Fidelity.FINAL, seed=0)
+    path = checkpoint_path(tmp_path, _small())
+    assert callable(damage)
+    damage(path)
+    with pytest.raises(StorageError, match="cannot be used") as caught:
+        evaluator.restore(_small())
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code == 5
+
+
+def test_nowhere_to_restore_from() -> None:
+    with pytest.raises(StorageError, match="no folder"):
+        _evaluator().restore(_small())
+
+
+def test_tensors_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write"):
+        save_tensors({"a": torch.zeros(2)}, tmp_path / "file" / "model.safetensors")
+
+
+def test_a_loss_that_is_not_finite() -> None:
+    evaluator = _evaluator(effort=replace(EFFORT, learning_rate=1e30))
+    with pytest.raises(DivergedError):
+        evaluator.evaluate(_small(), fidelity=Fidelity.FINAL, seed=0)
+
+
+def test_a_deadline_in_seconds_holds_for_the_final_fidelity_only() -> None:
+    evaluator = _evaluator(effort=replace(EFFORT, final_seconds=-1.0))
+    final = evaluator.evaluate(_small(), fidelity=Fidelity.FINAL, seed=0)
+    short = evaluator.evaluate(_small(), fidelity=Fidelity.SHORT, seed=0)
+    assert (final.train_steps, short.train_steps) == (0, 4)
