@@ -19,9 +19,9 @@ from autocompress.agent.run_folder import DecisionLog, RunFolder
 from autocompress.agent.stages import inspect as inspect_stage
 from autocompress.core.budget import Budget
 from autocompress.core.events import Observer
-from autocompress.core.objective import Objective, parse_constraints, parse_objectives
+from autocompress.core.objective import METRICS, Objective, parse_constraints, parse_objectives
 from autocompress.core.space import SearchSpace
-from autocompress.errors import RequestError
+from autocompress.errors import RequestError, StorageError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
 from autocompress.hardware.profiles import load_profile
@@ -149,7 +149,7 @@ def resume(
         RequestError: the run needs its model or data again.
     """
     if not Path(run_dir).is_dir():
-        raise RequestError(f"there is no run folder {run_dir}; check the path")
+        raise StorageError(f"there is no run folder {run_dir}; check the path")
     folder = RunFolder(Path(run_dir))
     stored = folder.settings()["request"]
     subject: Any = model
@@ -218,6 +218,7 @@ def _request(
     wanted = parse_objectives(objectives)
     bounds = parse_constraints(constraints)
     _check_names(model, strategy, executor, techniques)
+    _check_priced([*(o.metric for o in wanted), *(c.metric for c in bounds)])
     load_profile(device)
     return Request(
         subject=model,
@@ -243,16 +244,29 @@ def _check_names(
 
     checks: list[tuple[str, Any, Callable[[], Sequence[str]]]] = [
         ("search space", model, lambda: list(list_spaces())),
-        ("strategy", strategy, lambda: ["auto", *strategy_names()]),
+        ("strategy", strategy, lambda: strategy_names()),
     ]
     for what, value, known in checks:
         if isinstance(value, str) and value not in known():
             raise RequestError(f"unknown {what} {value!r}; use one of {', '.join(known())}")
-    if executor not in executor_names() and executor != "ray":
+    if executor not in executor_names():
         raise RequestError(
-            f"unknown executor {executor!r}; use one of {', '.join(executor_names())}"
+            f"unknown executor {executor!r}; this version has {', '.join(executor_names())}"
         )
     make_techniques(techniques)
+
+
+#: Metrics that a latency profile of this version cannot price before a model is built.
+_UNPRICED = frozenset({"energy_mj", "packed_bytes"})
+
+
+def _check_priced(metrics: Sequence[str]) -> None:
+    for metric in metrics:
+        if metric in _UNPRICED:
+            usable = ", ".join(sorted(set(METRICS) - _UNPRICED))
+            raise RequestError(
+                f"{metric} cannot be searched for yet: no profile prices it; use some of {usable}"
+            )
 
 
 def _new_folder(name: str) -> Path:

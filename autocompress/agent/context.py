@@ -113,8 +113,8 @@ class Context:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether the weights are not trained yet: a named space."""
-        return isinstance(self.request.subject, str)
+        """Whether the weights are not trained yet, as those of a named space."""
+        return not self.space.trained
 
     def remaining(self, reserve: float = 0.0) -> float:
         """Seconds left of the budget, less ``reserve``; infinite without a limit in seconds."""

@@ -22,7 +22,13 @@ from autocompress.agent.stages import (
     verify,
 )
 from autocompress.core.events import Event, Observer
-from autocompress.errors import AutocompressError, RequestError, StorageError
+from autocompress.errors import (
+    AutocompressError,
+    InfeasibleError,
+    RequestError,
+    StorageError,
+    VerificationError,
+)
 from autocompress.hardware.profiles import load_profile
 from autocompress.report.html import write_report
 from autocompress.search.lock import RunLock
@@ -66,7 +72,8 @@ def run_search(
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(StorageError):  # the error that brought us here matters more
-                _close(context, status, report=False)
+                report = isinstance(error, InfeasibleError | VerificationError)
+                _close(context, status, report=report)
                 if isinstance(error, AutocompressError):
                     context.log.add("run", "failed", str(error), {"type": type(error).__name__})
             raise

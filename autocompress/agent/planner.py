@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from autocompress.core.budget import Budget, Fidelity
-from autocompress.evaluation.evaluator import Effort
+from autocompress.evaluation.evaluator import QUANTIZED_SHARE, Effort
 
 #: Seconds to export, re-open, check and time one small model (measured; the reserve is re-planned
 #: from the baselines' own cost).
@@ -105,7 +105,8 @@ class Costs:
     """What was measured before planning.
 
     Attributes:
-        step_seconds: one fine-tuning step of the original.
+        step_seconds: one float training step of the original.
+        quantized_step_seconds: one fake-quantised training step of it, always in float32.
         evaluation_seconds: one evaluation without training.
         spent_seconds: what inspection has taken.
         typical: cost of a typical candidate's step, relative to the original's.
@@ -116,6 +117,7 @@ class Costs:
     """
 
     step_seconds: float
+    quantized_step_seconds: float
     evaluation_seconds: float
     spent_seconds: float
     typical: float
@@ -171,6 +173,8 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
         # a sandwich step runs the largest, the smallest and a random network
         sandwich = step * (1.4 + costs.typical)
         elastic = _clamp(seconds["elasticise"] / sandwich, 20, 120 * costs.epoch_steps)
+    # most candidates are quantised: part of their training is
+    step = (1 - QUANTIZED_SHARE) * step + QUANTIZED_SHARE * costs.quantized_step_seconds
     step *= costs.typical
     short = _short_steps(seconds["search"] * workers, costs, step, budget.trials)
     fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
@@ -178,6 +182,12 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
     trials = budget.trials or max(8, int(seconds["search"] * workers / trial_seconds))
     per_model = seconds["finalise"] * workers / models
     final = _clamp(per_model / step, 1, 30 * costs.epoch_steps)
+    if budget.train_steps is not None:
+        wanted = training + elastic + trials * short + models * final
+        share = min(1.0, budget.train_steps / max(1, wanted))
+        training, elastic = int(training * share), int(elastic * share)
+        short, final = int(short * share), int(final * share)
+        fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
     effort = Effort(
         short_steps=short,
         final_steps=final,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 from autocompress.core.budget import Budget
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.space import SearchSpace
+from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
 from autocompress.hardware.profiles import list_profiles, load_profile
+
+#: Examples of each split that go into the fingerprint.
+_SAMPLED = 64
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,25 @@ class Request:
             return self.device
         return load_profile(self.device).id
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the model's weights and a sample of the data: equal for equal questions."""
+        found = hashlib.sha256()
+        subject = self.subject
+        if isinstance(subject, ElasticSpace):
+            subject = subject.graph.module
+        if isinstance(subject, nn.Module):
+            for name, tensor in sorted(subject.state_dict().items()):
+                found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                value = tensor.detach().cpu()
+                value = value.float() if value.dtype == torch.bfloat16 else value
+                found.update(value.numpy().tobytes())
+        for name, split in self.data.splits.items():
+            found.update(f"{name} {len(split)}".encode())
+            for tensor in split.first(_SAMPLED):
+                found.update(tensor.contiguous().numpy().tobytes())
+        return found.hexdigest()
+
     def to_toml(self) -> dict[str, Any]:
         """The ``[request]`` table of ``run.toml``; unset limits are left out."""
         values: dict[str, Any] = {
@@ -106,11 +132,7 @@ class Request:
             "executor": self.executor,
             "workers": self.workers,
             "seed": self.seed,
+            "fingerprint": self.fingerprint,
             "options": dict(self.options),
         }
         return {key: value for key, value in values.items() if value is not None}
-
-
-def constraint_names(constraints: Sequence[Constraint]) -> set[str]:
-    """Metrics that are bounded."""
-    return {c.metric for c in constraints}

@@ -110,10 +110,10 @@ class SearchResult:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """Every trial, failures and their reasons included."""
+        """Every trial, failures and their reasons included; "accuracy" is the task's metric."""
         path = self.run_dir / "study.db"
         records = read_trials(path) if path.is_file() else []
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             [
                 {
                     "number": r.number, "state": r.state, "fidelity": r.fidelity.value,
@@ -123,10 +123,13 @@ class SearchResult:
                 for r in records
             ]
         )  # fmt: skip
+        if "accuracy" in frame and not self.view.section("request").get("higher_is_better", True):
+            frame["accuracy"] = -frame["accuracy"]  # trials hold it turned: larger is better
+        return frame
 
     @property
     def solutions(self) -> list[Solution]:
-        """The verified models, fastest first."""
+        """The verified models in the order of :attr:`pareto`: the smallest loss first."""
         return [Solution(self.run_dir / "models" / str(i)) for i in self.pareto["id"]]
 
     def best(
@@ -136,7 +139,7 @@ class SearchResult:
         max_size_bytes: float | None = None,
         max_accuracy_drop: float | None = None,
     ) -> Solution:
-        """The most accurate verified model within the bounds.
+        """The most accurate verified model within the bounds, by the validation examples.
 
         Args:
             max_latency_ms: measured where it was measured, else estimated.
@@ -166,8 +169,11 @@ class SearchResult:
                 fits &= within
         if not fits.any():
             raise InfeasibleError("no model meets all the bounds together; relax one of them")
-        drop = frame.loc[fits, "accuracy_drop"]
-        ties = drop.index[drop == drop.min()]
+        # by the validation examples: test examples only report
+        worse = frame.loc[fits, "val_accuracy"]
+        if self.view.section("request").get("higher_is_better", True):
+            worse = -worse
+        ties = worse.index[worse == worse.min()]
         chosen = latency[ties].idxmin()
         return Solution(self.run_dir / "models" / str(frame.loc[chosen, "id"]))
 

@@ -157,9 +157,13 @@ class RunFolder:
         """
         stored = self.settings()["request"]
         free = {"workers", "executor", "options", "device"}
-        budget = {"budget_seconds", "budget_trials", "budget_train_steps"}
-        for key in sorted((set(stored) | set(request)) - free - budget):
+        for key in sorted((set(stored) | set(request)) - free):
             if stored.get(key) != request.get(key):
+                if key == "fingerprint":
+                    raise RequestError(
+                        f"{self.path} holds a run of other weights or other data; "
+                        f"use another run_dir"
+                    )
                 raise RequestError(
                     f"{self.path} holds a run with {key} = {stored.get(key)!r}, now asked with "
                     f"{request.get(key)!r}; use another run_dir, or ask for the same"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from autocompress.core.objective import Objective
+from autocompress.core.objective import Constraint, Objective
 from autocompress.core.pareto import crowding, ranks
 from autocompress.core.trial import TrialRecord
 
@@ -39,6 +40,17 @@ def choose_finalists(
         first = _spread(useful, objectives, count)
         return first + _spread(rest, objectives, count - len(first))
     return _spread(known, objectives, count)
+
+
+def nearest(
+    trials: Sequence[TrialRecord], bounds: Sequence[Constraint], count: int
+) -> list[TrialRecord]:
+    """At most ``count`` trials that break ``bounds`` the least, the nearest first."""
+
+    def excess(trial: TrialRecord) -> float:
+        return sum(b.violation(trial.metrics.get(b.metric, math.nan)) for b in bounds)
+
+    return sorted(trials, key=excess)[:count]
 
 
 def _spread(

@@ -57,8 +57,8 @@ class Choice:
 class SearchSpace(ABC):
     """The allowed choices, as a genome of fixed length.
 
-    Subclasses provide :attr:`name`, :attr:`choices`, :meth:`candidate_of`, :meth:`genome_of` and
-    :meth:`build`; sampling, encoding and canonical genomes follow from them. Inactive genes are
+    Subclasses provide :attr:`name`, :attr:`choices`, :meth:`decode`, :meth:`encode` and
+    :meth:`build`; sampling and canonical genomes follow from them. Inactive genes are
     allowed: :meth:`canonical` sets them to option 0, so that equal candidates have equal genomes.
     """
 

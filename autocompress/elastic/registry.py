@@ -63,6 +63,7 @@ def load_space(
         techniques=techniques,
         capabilities=capabilities,
         architecture=describe(model) if describe is not None else (),
+        trained=False,
     )
 
 

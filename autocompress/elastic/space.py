@@ -35,6 +35,7 @@ class ElasticSpace(SearchSpace):
         techniques: the techniques that add genes.
         capabilities: what the target device exploits.
         architecture: further architecture choices, such as ``Choice("kernel:stem", (5, 3))``.
+        trained: whether the captured weights are trained; otherwise a search trains them first.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class ElasticSpace(SearchSpace):
         techniques: Sequence[Technique] | None = None,
         capabilities: Capabilities | None = None,
         architecture: Sequence[Choice] = (),
+        trained: bool = True,
     ) -> None:
         self.graph = without_unusable_widths(graph)
         self.techniques = tuple(default_techniques() if techniques is None else techniques)
         self.capabilities = capabilities or Capabilities()
         self._name = name
+        self.trained = trained
         conditions = _Conditions(self.graph)
         genes = [*_architecture_choices(self.graph, conditions), *architecture]
         owner: dict[str, Technique] = {}
@@ -75,6 +78,7 @@ class ElasticSpace(SearchSpace):
         techniques: Sequence[Technique] | None = None,
         capabilities: Capabilities | None = None,
         architecture: Sequence[Choice] = (),
+        trained: bool = True,
     ) -> ElasticSpace:
         """The space of a trained model.
 
@@ -85,6 +89,7 @@ class ElasticSpace(SearchSpace):
             techniques: the techniques that add genes; None takes all.
             capabilities: what the target device exploits.
             architecture: further architecture choices.
+            trained: whether the model's weights are trained.
 
         Raises:
             CaptureError: the model cannot be captured; names the user's line.
@@ -95,6 +100,7 @@ class ElasticSpace(SearchSpace):
             techniques=techniques,
             capabilities=capabilities,
             architecture=architecture,
+            trained=trained,
         )
 
     def specialised(
@@ -104,7 +110,7 @@ class ElasticSpace(SearchSpace):
         added = [c for c in self._choices if c.kind == "architecture" and not _automatic(c.name)]
         return ElasticSpace(
             self.graph, name=self._name, techniques=techniques, capabilities=capabilities,
-            architecture=added,
+            architecture=added, trained=self.trained,
         )  # fmt: skip
 
     @property
@@ -283,7 +289,11 @@ def _misread(graph: ModelGraph) -> list[str]:
     }
     inputs = random_like(graph.example_inputs)
     with torch.no_grad():
-        expected = graph.module(*inputs)
+        try:
+            expected = graph.module(*inputs)
+        except Exception:  # the model may refuse random numbers, as an embedding does
+            inputs = list(graph.example_inputs)
+            expected = graph.module(*inputs)
 
     def same(names: Sequence[str]) -> bool:
         shuffled = reorder_channels(graph, {name: orders[name] for name in names})

@@ -25,6 +25,7 @@ from autocompress.errors import StorageError
 from autocompress.evaluation.accuracy import evaluate_model
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.fine_tune import fine_tune, zero_masks
+from autocompress.evaluation.splits import Split
 from autocompress.evaluation.task import Task
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
@@ -114,6 +115,7 @@ class CandidateEvaluator:
         self.teacher = teacher
         self.checkpoints = checkpoints
         self.threads = threads
+        self._subset: Split | None = None
 
     def evaluate(self, candidate: Candidate, *, fidelity: Fidelity, seed: int) -> Evaluation:
         """Metric "accuracy" (the task's score on the validation split, larger is better).
@@ -125,8 +127,8 @@ class CandidateEvaluator:
         started = time.monotonic()
         final = fidelity == Fidelity.FINAL
         prepared = self.prepare(candidate, steps=self.effort.steps(fidelity), seed=seed)
-        limit = None if final else self.effort.val_limit
-        value = evaluate_model(prepared.model, self.data.val, self.task, limit=limit)
+        split = self.data.val if final else self._val_subset()
+        value = evaluate_model(prepared.model, split, self.task)
         kept = "trained"
         if final and prepared.train_steps:
             # a short training can harm what was nearly lossless: keep the better of the two
@@ -190,6 +192,15 @@ class CandidateEvaluator:
     def calibration_batches(self) -> list[torch.Tensor]:
         """Inputs of the calibration split."""
         return [x for x, _ in self.data.calibration.batches(64)]
+
+    def _val_subset(self) -> Split:
+        """The validation examples that trials are judged by: the same for all, spread by class."""
+        limit = self.effort.val_limit
+        if limit is None or len(self.data.val) <= limit:
+            return self.data.val
+        if self._subset is None or len(self._subset) != limit:
+            self._subset = self.data.val.subset(limit, seed=0)
+        return self._subset
 
     def _statistics_batches(self) -> Iterator[torch.Tensor]:
         """Training inputs as the weights saw them, augmentation included.

@@ -6,11 +6,14 @@ module turns its flat aten graph back into one with layers.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import linecache
+import logging
 import operator
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,8 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
     except Exception as error:
         raise CaptureError(
             f"the model does not run on its example inputs of shapes "
-            f"{[tuple(x.shape) for x in inputs]}: {_where(error)}"
+            f"{[tuple(x.shape) for x in inputs]}: {_where(error)}. "
+            f"Give data of the shape that the model expects, or another model"
         ) from error
     if not isinstance(output, torch.Tensor):
         raise CaptureError(
@@ -66,13 +70,26 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
     batch = torch.export.Dim.AUTO
     dynamic = tuple({0: batch} for _ in inputs)
     try:
-        return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
+        with _quiet():
+            return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:
         raise CaptureError(
             f"the model runs but cannot be captured: {_where(error)}. "
             f"Control flow that depends on tensor values cannot be deployed as one graph: "
             f"replace it by torch.where, or move it outside the model"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the pages that torch prints about a graph that fails; our error says the line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _where(error: BaseException) -> str:

@@ -52,6 +52,7 @@ class _Walk:
         self.values: dict[str, Any] = {}
         self.producer: dict[str, str] = {}  # node -> the op that provides its value
         self.ops: list[Op] = []
+        self.held: set[str] = set()  # free tensors that are counted already
         self.calls = Counter(
             str(graph.nodes[name].target)
             for name in selection.nodes
@@ -237,9 +238,25 @@ class _Walk:
         elif isinstance(value, torch.Tensor):
             if node.target is operator.getitem:
                 base = _base(node.all_input_nodes[0])
+            held = self._held_weights(node)
+            attributes = dict(_attributes(base, arguments)) | ({"bias": 0} if held else {})
             self._emit(
-                node, _kind(base, arguments, value), inputs, attributes=_attributes(base, arguments)
+                node,
+                _kind(base, arguments, value),
+                inputs,
+                attributes=tuple(sorted(attributes.items())),
+                weight_shape=(held,) if held else (),
             )
+
+    def _held_weights(self, node: fx.Node) -> int:
+        """Weights that the operation reads and no layer owns, such as an embedding's table."""
+        found = 0
+        for argument in node.all_input_nodes:
+            target = str(argument.target)
+            if argument.op == "get_attr" and target not in self.held:
+                self.held.add(target)
+                found += self._attribute(target).numel()
+        return found
 
 
 def _base(node: fx.Node) -> str:

@@ -43,7 +43,8 @@ def quantized_tensors(ops: Sequence[Op]) -> frozenset[str]:
 
     The inputs of every integer layer and its output after the fused tail; a pass-through
     operation when its input is; an addition, concatenation or average pool (after its tail) when
-    all its inputs are. The graph's final output stays float.
+    all its inputs are. The graph's final output stays float, unless a convolution gives it: integer
+    convolutions write integers (integer linear layers can write floats).
     """
     tails = fused_tails(ops)
     finals = {name for op in ops if op.kind == "output" for name in op.inputs}
@@ -60,7 +61,7 @@ def quantized_tensors(ops: Sequence[Op]) -> frozenset[str]:
     for op in ops:
         if op.is_integer_layer:
             mark(op.inputs[0])
-            if tails[op.name] not in finals:
+            if tails[op.name] not in finals or op.kind == "conv":
                 quantized.add(tails[op.name])
     changed = True
     while changed:

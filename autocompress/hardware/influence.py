@@ -8,6 +8,7 @@ same for derived features. Each further observation either agrees or shows what 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -17,9 +18,11 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 _DENSE = 1 << 22
 _LARGEST = 1 << 60
+_HASH = np.int64(0x5851F42D4C957F2D)
+_POSITIVE = np.int64(0x7FFFFFFFFFFFFFFF)
 
 
-class _Codes:
+class Codes:
     """From code to payload."""
 
     def __init__(self) -> None:
@@ -75,7 +78,7 @@ class GeneLookup:
         self._sizes = sizes
         self._classes: dict[int, Ints] = {}
         self._strides: list[tuple[int, Ints]] = []
-        self._codes = _Codes()
+        self._codes = Codes()
 
     @property
     def genes(self) -> tuple[int, ...]:
@@ -142,11 +145,15 @@ class FeatureLookup:
 
     def __init__(self, features: Sequence[int]) -> None:
         self.features = list(features)
+        self._given = len(self.features)
         self._radix: list[int] = []
-        self._codes = _Codes()
+        self._hashed = False
+        self._codes = Codes()
 
     def codes(self, matrix: Ints) -> Ints:
         """A number per column of ``matrix``; -1 where a feature has a value never seen."""
+        if len(self._radix) != len(self.features):
+            return np.full(matrix.shape[1], -1, dtype=np.int64)
         codes = np.zeros(matrix.shape[1], dtype=np.int64)
         fresh: npt.NDArray[np.bool_] | None = None
         for feature, radix in zip(self.features, self._radix, strict=True):
@@ -154,8 +161,10 @@ class FeatureLookup:
             beyond = (values < 0) | (values >= radix)
             if beyond.any():
                 fresh = beyond if fresh is None else fresh | beyond
-            codes *= radix
+            codes *= _HASH if self._hashed else radix  # wraps around when hashed
             codes += values
+        if self._hashed:
+            codes &= _POSITIVE
         if fresh is not None:
             codes[fresh] = -1
         return codes
@@ -163,19 +172,17 @@ class FeatureLookup:
     def learn(self, matrix: Ints, payloads: Ints) -> tuple[int, int] | None:
         """Take in everything known; returns two alike columns with different payloads, if any."""
         self._radix = [int(matrix[f].max(initial=0)) + 1 for f in self.features]
-        if np.prod(np.array(self._radix, dtype=np.float64)) > _LARGEST:
-            raise OverflowError("too many features decide one kernel to index them")
+        # too many to number: a 63-bit hash (a clash of two codes would show as a wrong price)
+        self._hashed = prod(self._radix) > _LARGEST
         return self._codes.learn(self.codes(matrix), payloads)
 
     def extend(self, matrix: Ints, payloads: Ints) -> bool:
         """Take in further columns; False where they clash, or a feature has a new value."""
-        return len(self._radix) == len(self.features) and self._codes.extend(
-            self.codes(matrix), payloads
-        )
+        return self._codes.extend(self.codes(matrix), payloads)
 
     def thin_out(self, matrix: Ints, payloads: Ints) -> None:
-        """Drop features without which nothing clashes either, the latest first."""
-        for feature in self.features[:0:-1]:
+        """Drop features that joined in but without which nothing clashes either, latest first."""
+        for feature in self.features[self._given :][::-1]:
             kept = self.features
             self.features = [f for f in kept if f != feature]
             if self.learn(matrix, payloads) is not None:

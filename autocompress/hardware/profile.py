@@ -187,9 +187,13 @@ class HardwareProfile:
         try:
             value = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ProfileError(f"{folder} holds no {PROFILE_FILE}; it is no profile") from None
+            raise ProfileError(
+                f"{folder} holds no {PROFILE_FILE}; give the folder of a profile"
+            ) from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ProfileError(f"cannot read {path}: {error}") from error
+            raise ProfileError(
+                f"cannot read {path}: {error}; restore it, or measure the device again"
+            ) from error
         try:
             return cls._from_toml(value, folder)
         except (KeyError, TypeError, ValueError) as error:

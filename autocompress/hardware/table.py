@@ -100,7 +100,10 @@ class LatencyTable:
             raw = path.read_bytes()
             text = raw.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ProfileError(f"cannot read the latency table {path}: {error}") from error
+            raise ProfileError(
+                f"cannot read the latency table {path}: {error}; restore it, or measure the device "
+                "again"
+            ) from error
         if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
             raise ProfileError(
                 f"{path} is not the file its profile was written with (SHA-256 differs); "

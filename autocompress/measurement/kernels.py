@@ -155,7 +155,7 @@ class KernelSignature:
             results = tuple(_parse_tensor(t) for t in outputs.split(";") if t)
             pairs = (part.split("=", 1) for part in attributes.split(";") if part)
             parsed = tuple((name, _value(json.loads(text))) for name, text in pairs)
-            if not op or any(t is None for t in results):
+            if not op or not results or any(t is None for t in results):
                 raise ValueError("no operator, or an empty result")
         except (ValueError, TypeError) as error:
             raise ProfileError(f"{key!r} is no kernel signature: {error}") from error

@@ -50,7 +50,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A cost that the front can be drawn over: its column, the estimate's column, its name."""
+    """A cost that the front can be drawn over: its columns in models and trials, and its name."""
 
     column: str
     name: str
@@ -59,6 +59,12 @@ class Axis:
     high: str = ""
     unit: str = ""
     scale: float = 1.0
+    trials: str = ""
+
+    @property
+    def of_trials(self) -> str:
+        """Its column in the table of trials."""
+        return self.trials or self.column
 
     @property
     def title(self) -> str:
@@ -80,6 +86,15 @@ _AXES = (
     Axis("peak_memory_bytes", "Peak memory"),
     Axis("macs", "MACs"),
 )
+#: Stands for the measured latency where the device was not at hand.
+_ESTIMATED = Axis(
+    "latency_estimate_ms",
+    "Estimated latency",
+    low="latency_estimate_low_ms",
+    high="latency_estimate_high_ms",
+    unit="ms",
+    trials="latency_ms",
+)
 
 
 def front_figure(view: RunView) -> Figure | None:
@@ -87,25 +102,32 @@ def front_figure(view: RunView) -> Figure | None:
     models = view.models
     if not models["accuracy"].notna().any():
         return None
-    axes = [_with_unit(axis, models) for axis in _AXES if models[axis.column].notna().any()]
+    timed = bool(models["latency_ms"].notna().any())
+    known = _AXES if timed else (_ESTIMATED, *_AXES)
+    axes = [_with_unit(axis, models) for axis in known if models[axis.column].notna().any()]
     views = tuple((axis.name, _front_view(view, axis)) for axis in axes)
     if not views:
         return None
     n, b = len(view.pareto), len(view.baselines)
-    upwards = view.section("request").get("higher_is_better") is not False
-    better = f"{'Up' if upwards else 'Down'} and to the left is better. "
+    better = f"{'Up' if _upwards(view) else 'Down'} and to the left is better. "
     alt = f"Scatter of accuracy over cost: {n} verified models and {b} baselines. "
     hidden = int(models["accuracy"].notna().sum()) - len(_in_view(models))
+    bars = "the measured latency's range" if timed else "the latency estimate's band"
     outside = f"{hidden} of the models are outside this view. " if hidden else ""
     return Figure(
         "front",
         alt + "The table of models holds the same figures.",
-        f"{better}Filled: measured on the runtime; bars are the measured latency's range "
-        "and the 95 % interval of the accuracy. "
+        f"{better}Filled: measured on the runtime{'' if timed else ', but for the latency'}; "
+        f"bars are {bars} and the 95 % interval of the accuracy. "
         "Hollow: what the search estimated for the same model. Faint: every trial, at its "
         f"validation accuracy and estimated cost. {outside}Double-click shows what lies outside.",
         views,
     )
+
+
+def _upwards(view: RunView) -> bool:
+    """Whether the task's metric is better when larger; trials hold it turned that way."""
+    return view.section("request").get("higher_is_better") is not False
 
 
 _COUNTS = {"G": "billions", "M": "millions", "k": "thousands"}
@@ -128,7 +150,7 @@ def _front_view(view: RunView, axis: Axis) -> Spec:
     factor = 100.0 if share else 1.0
     name = "Accuracy, %" if share else label(metric_name(view))
     data = [
-        *_trial_trace(view.trials, axis, factor),
+        *_trial_trace(view.trials, axis, factor if _upwards(view) else -factor),
         *_estimate_traces(view.pareto, axis, factor),
         _measured_trace(view.baselines, axis, factor, "baselines") | {"legendrank": 3},
         _measured_trace(view.pareto, axis, factor, "verified models") | {"legendrank": 1},
@@ -218,12 +240,13 @@ def _measured_trace(rows: pd.DataFrame, axis: Axis, factor: float, name: str) ->
 
 
 def _hover(row: pd.Series[Any]) -> str:
-    latency = units.milliseconds(row["latency_ms"])
-    spread = units.interval(row["latency_low_ms"], row["latency_high_ms"])
+    kind = "latency" if units.known(row["latency_ms"]) else "latency_estimate"
+    latency = units.milliseconds(row[f"{kind}_ms"])
+    spread = units.interval(row[f"{kind}_low_ms"], row[f"{kind}_high_ms"])
     lines = [
         f"<b>{label(row['name'] or row['id'])}</b>",
         f"accuracy {units.number(row['accuracy'])}",
-        f"latency {latency} ms {spread}",
+        f"{'latency' if kind == 'latency' else 'estimated latency'} {latency} ms {spread}",
         f"file {units.size(row['size_bytes'])}",
     ]
     if row["kind"] != "baseline":
@@ -275,16 +298,17 @@ def _estimate_traces(rows: pd.DataFrame, axis: Axis, factor: float) -> list[Spec
 
 
 def _trial_trace(trials: pd.DataFrame, axis: Axis, factor: float) -> list[Spec]:
-    if axis.column not in trials or "accuracy" not in trials:
+    column = axis.of_trials
+    if column not in trials or "accuracy" not in trials:
         return []
-    rows = trials[trials[axis.column].notna() & trials["accuracy"].notna()]
+    rows = trials[trials[column].notna() & trials["accuracy"].notna()]
     return [
         {
             "type": "scattergl" if len(rows) > 5000 else "scatter",
             "mode": "markers",
             "name": "trials",
             "legendrank": 4,
-            "x": (rows[axis.column] * axis.scale).tolist(),
+            "x": (rows[column] * axis.scale).tolist(),
             "y": (rows["accuracy"] * factor).tolist(),
             "marker": {"size": 5, "color": "@muted", "opacity": 0.3},
             "hovertext": [

@@ -23,12 +23,13 @@ _COLOURS = {
 }
 
 
-def plot_front(view: RunView, over: str = "Latency") -> Any:
+def plot_front(view: RunView, over: str | None = None) -> Any:
     """The report's front as a ``plotly.graph_objects.Figure``.
 
     Args:
         view: a run.
-        over: the cost on the horizontal axis, as the report's switch names it.
+        over: the cost on the horizontal axis, as the report's switch names it; None takes its
+            first, the latency.
 
     Raises:
         RequestError: the run has no measured model yet, or no such cost.
@@ -39,6 +40,7 @@ def plot_front(view: RunView, over: str = "Latency") -> Any:
     if figure is None:
         raise RequestError(f"{view.directory} holds no measured model yet; resume the run first")
     views = dict(figure.views)
+    over = figure.views[0][0] if over is None else over
     if over not in views:
         raise RequestError(f"there is no front over {over!r}; use one of {', '.join(views)}")
     return go.Figure(_painted(finite(views[over]))).update_layout(template="plotly_white")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from autocompress.core.candidate import Candidate
 from autocompress.core.space import Genome, SearchSpace
 from autocompress.errors import InfeasibleError
-from autocompress.search.pricing import Pricer, describe
+from autocompress.search.pricing import Pricer, describe, is_upper
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
 
@@ -241,11 +242,22 @@ def _message(
         for near in nearest
     )
     if relaxations:
-        advice = " or ".join(f"{n} to {_number(v)}" for n, v in relaxations.items())
+        upper = {c.metric: is_upper(c) for c in pricer.constraints}
+        advice = " or ".join(
+            f"{n} to {_number(rounded(v, up=upper[n]))}" for n, v in relaxations.items()
+        )
         advice = f"relax {advice}" + (" (one of them is enough)" if len(relaxations) > 1 else "")
     else:
         advice = f"relax all of {', '.join(names)} to the figures of the nearest"
     return f"no candidate meets {wanted}. Nearest: {shown}. What would help: {advice}"
+
+
+def rounded(value: float, *, up: bool) -> float:
+    """``value`` to four digits, away from what it bounds, so that the bound can be met."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 3) if abs(value) < 1000 else 1.0
+    return (math.ceil if up else math.floor)(value / unit) * unit
 
 
 def _number(value: float) -> str:

@@ -69,5 +69,9 @@ class Pricer:
 
 def describe(constraint: Constraint) -> str:
     """``"latency_ms <= 2"``."""
-    upper = constraint.violation(constraint.bound + 1) > 0
-    return f"{constraint.metric} {'<=' if upper else '>='} {constraint.bound:g}"
+    return f"{constraint.metric} {'<=' if is_upper(constraint) else '>='} {constraint.bound:g}"
+
+
+def is_upper(constraint: Constraint) -> bool:
+    """Whether larger values break it."""
+    return constraint.violation(constraint.bound + 1) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from autocompress.core.objective import Constraint, Objective
 from autocompress.core.pareto import ParetoArchive
 from autocompress.core.space import Genome, SearchSpace
 from autocompress.core.trial import Evaluation, TrialRecord
-from autocompress.errors import AutocompressError, RequestError, StorageError
+from autocompress.errors import RequestError, StorageError
 from autocompress.search.executors.base import MAX_ATTEMPTS, Executor
+from autocompress.search.failures import all_failed
 from autocompress.search.judge import Judge
 from autocompress.search.pricing import Price, Pricer
 from autocompress.search.proposals import DUPLICATE, Proposer, genome_key
@@ -403,15 +404,7 @@ class Study:
         """
         if self._complete or self._told < self._fail_after:
             return
-        reasons = Counter(str(r.error) for r in self._trials if r.state == "failed")
-        kinds = Counter(reason.split(":")[0] for reason in reasons.elements())
-        reason, times = reasons.most_common(1)[0]
-        kind, of_kind = kinds.most_common(1)[0]
-        common = reason if times > 1 or of_kind == 1 else f"{kind}, such as {reason!r}"
-        raise AutocompressError(
-            f"all of the first {self._told} trials failed; the commonest reason "
-            f"({max(times, of_kind)} of {self._told}): {common}. Fix it, then resume the run"
-        )
+        raise all_failed([r for r in self._trials if r.state == "failed"])
 
     def _abandon(self, items: Iterable[_Item]) -> None:
         """Stop what was started and did not come back; it does not count as an attempt."""

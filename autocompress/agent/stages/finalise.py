@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from autocompress.agent.context import Context
-from autocompress.agent.selection import choose_finalists
+from autocompress.agent.selection import choose_finalists, nearest
 from autocompress.agent.stages.baseline import FP32
 from autocompress.agent.stages.search import LEAST, open_study
 from autocompress.core.budget import Fidelity
@@ -17,31 +17,43 @@ from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
 from autocompress.errors import AutocompressError
 from autocompress.evaluation.evaluator import checkpoint_path
+from autocompress.search.failures import all_failed
 
 STAGE = "finalise"
 #: Seconds one finalist may take when the budget sets no time.
 _LONGEST = 3600.0
+#: Failed trials stay failed: resuming would only say so again.
+_ANEW = "Fix it, then search again in another run_dir"
 
 
 def run(context: Context) -> None:
     """Leaves ``context.finalists``: id to candidate, checkpoints saved."""
     plan = context.plan
     with open_study(context, _LONGEST) as study:
-        searched = [
-            t
-            for t in study.trials
-            if t.fidelity == plan.fidelity and t.state == "complete" and study.feasible(t)
-        ]
+        trials = [t for t in study.trials if t.fidelity == plan.fidelity]
+        searched = [t for t in trials if study.feasible(t)]
+    complete = [t for t in trials if t.state == "complete"]
+    if trials and not complete:
+        raise all_failed(trials, _ANEW)
     reference = context.request.task.score(context.baselines[FP32]["val_accuracy"])
     chosen = choose_finalists(searched, context.request.objectives, plan.models, original=reference)
+    if not chosen:  # training back may bring the nearest within the bounds
+        chosen = nearest(complete, context.request.bounds, plan.models)
     _spend_what_is_left(context, len(chosen))
-    finished = _train(context, chosen)
+    trained = _train(context, chosen)
+    finished = [r for r in trained if r.state == "complete" and _saved(context, r)]
+    if trained and not finished:
+        raise all_failed(trained, _ANEW)
     context.finalists = {r.candidate.id: r.candidate for r in finished}
     context.decide(
         STAGE,
         "train the front",
-        f"{len(chosen)} of {len(searched)} feasible trials were chosen, spread over the front; "
-        f"{len(finished)} were trained in full.",
+        (
+            f"{len(chosen)} of {len(searched)} feasible trials were chosen, spread over the front; "
+            if searched
+            else f"No trial meets every bound; the nearest {len(chosen)} were chosen; "
+        )
+        + f"{len(finished)} were trained in full.",
         chosen=[t.number for t in chosen],
         gained=_gains(chosen, finished),
     )
@@ -50,7 +62,7 @@ def run(context: Context) -> None:
 def _spend_what_is_left(context: Context, models: int) -> None:
     """Share the time that earlier stages left among the models to train."""
     plan = context.plan
-    if not plan.seconds or not models:
+    if not plan.seconds or not models or context.request.budget.train_steps is not None:
         return
     left = context.remaining(plan.seconds["verify"]) * context.request.workers / models
     steps = max(1, int(left / max(1e-4, plan.step_seconds)))
@@ -87,8 +99,7 @@ def _train(context: Context, chosen: list[TrialRecord]) -> list[TrialRecord]:
             )  # fmt: skip
 
         evaluate(genomes[:LEAST], None)
-        records = evaluate(genomes, context.deadline(None, reserve) if timed else None)
-    return [r for r in records if r.state == "complete" and _saved(context, r)]
+        return evaluate(genomes, context.deadline(None, reserve) if timed else None)
 
 
 def _saved(context: Context, record: TrialRecord) -> bool:

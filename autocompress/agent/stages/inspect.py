@@ -29,6 +29,13 @@ def run(context: Context) -> None:
         context.folder.device if context.folder.has_device else request.device
     )
     context.space = _space(context)
+    if not any(len(choice.options) > 1 for choice in context.space.choices):
+        reasons = "; ".join(f"{s.name}: {s.reason}" for s in context.space.graph.skipped[:3])
+        raise RequestError(
+            f"there is nothing to search in {context.space.name!r} with techniques "
+            f"{[t.name for t in context.space.techniques]}; ask for more techniques"
+            + (f" ({reasons})" if reasons else "")
+        )
     context.elastic = ElasticModel(context.space.graph, context.space.techniques).eval()
     context.teacher = realise(context.elastic, context.space.decode(context.space.original))
     _check_against_data(context)
@@ -86,9 +93,7 @@ def capabilities_for(context: Context) -> Capabilities:
     """What the device can exploit, given what was asked for."""
     from dataclasses import replace
 
-    asked = {o.metric for o in context.request.objectives}
-    asked |= {c.metric for c in context.request.constraints}
-    packed = "packed_bytes" in asked or "sparsity" in (context.request.techniques or ())
+    packed = "sparsity" in (context.request.techniques or ())
     return replace(context.profile.capabilities, stores_packed=packed)
 
 

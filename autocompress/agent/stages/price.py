@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -111,6 +112,28 @@ def _kernels(context: Context, candidate: Candidate) -> list[KernelSignature]:
     return list(context.predictor.kernels(ops))
 
 
+def _widen(context: Context, errors: list[float]) -> None:
+    """Widen the band of later estimates when the baselines were missed by more than it."""
+    validation = context.predictor.validation
+    if not errors or max(errors) <= validation.p90:
+        return
+    worst = max(errors)
+    profile = replace(
+        context.predictor.profile,
+        validation=replace(validation, p90=worst, worst=max(worst, validation.worst)),
+    )
+    profile.save(context.folder.device)
+    context.predictor = LatencyPredictor(profile)
+    context.pricer = Prices(CandidatePricer(context.space, context.predictor))
+    context.decide(
+        STAGE,
+        "widen the band",
+        f"A baseline was missed by {worst:.0%}, more than the {validation.p90:.0%} that nine in "
+        f"ten estimates kept before: the band of every estimate is widened to it.",
+        before=validation.p90, after=worst,
+    )  # fmt: skip
+
+
 def _check(context: Context) -> None:
     """Hold the estimates of the baselines against what was measured."""
     evidence = {}
@@ -125,6 +148,7 @@ def _check(context: Context) -> None:
             evidence[name] = {"measured_ms": measured, "estimate_ms": estimate}
     context.folder.write_json("baseline.json", list(context.baselines.values()))
     context.folder.write_json("pricing.json", evidence)
+    _widen(context, [abs(v["estimate_ms"] / v["measured_ms"] - 1) for v in evidence.values()])
     errors = [v["estimate_ms"] / v["measured_ms"] - 1 for v in evidence.values()]
     said = ", ".join(f"{error:+.0%}" for error in errors) or "not measured here"
     context.decide(

@@ -94,7 +94,7 @@ def _seeds(context: Context) -> list[tuple[str, Genome]]:
                 )  # fmt: skip
     mixed = dict(_interleave(uniform_seeds(context.space), found))
     # leave at least half of the trials to the strategy
-    return list(mixed.items())[: max(8, context.plan.trials // 2)]
+    return list(mixed.items())[: max(1, context.plan.trials // 2)]
 
 
 def _interleave(*lists: list[tuple[str, Genome]]) -> Iterator[tuple[str, Genome]]:

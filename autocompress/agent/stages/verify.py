@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,11 +17,16 @@ from autocompress.agent.artifacts import (
     remove,
     write_artifact,
 )
+from autocompress.agent.bounds import broken, infeasible, score, value
 from autocompress.agent.context import Context
 from autocompress.agent.run_folder import writing
 from autocompress.agent.stages.baseline import FP32, finish_row
 from autocompress.core.pareto import non_dominated
-from autocompress.errors import AutocompressError, StorageError
+from autocompress.errors import (
+    AutocompressError,
+    StorageError,
+    VerificationError,
+)
 from autocompress.export.files import sha256_of
 from autocompress.export.manifest import NAME as MANIFEST
 from autocompress.export.manifest import read_manifest
@@ -69,6 +75,10 @@ def run(context: Context) -> None:
         kept=[a.row["id"] for a in kept],
         failed={a.row["id"]: a.failures for a in artifacts if not a.ok},
     )
+    if verified and not kept and not context.stopping:
+        raise infeasible(context.request, [a.row for a in verified])
+    if context.finalists and not verified:
+        raise _none_holds(context, artifacts)
 
 
 def claims(row: Row, reference: Row) -> list[Check]:
@@ -96,6 +106,8 @@ def _done(context: Context) -> bool:
     found = [*folder.models.glob("*"), *folder.rejected.glob("*")]
     if {model.name for model in found} != {*context.finalists, *context.baselines}:
         return False
+    if len(list(folder.models.glob("*"))) == len(context.baselines):
+        return False  # none is on the front, which is to be said again
     try:
         whole = [sha256_of(m / MODEL) == read_manifest(m / MANIFEST)["sha256"] for m in found]
     except StorageError:
@@ -147,48 +159,42 @@ def _time(context: Context, artifacts: Sequence[Artifact]) -> None:
 
 def _holds(context: Context, artifact: Artifact) -> bool:
     """Whether the verified model keeps the constraints, as measured where it was measured."""
-    asked = zip(context.request.constraints, context.request.bounds, strict=True)
-    broken = [c for c, bound in asked if bound.violation(_score(context, artifact, c.metric)) > 0]
-    for constraint in broken:
+    request, row = context.request, artifact.row
+    for constraint in (found := broken(request, row)):
         artifact.broken.append(
-            f"{constraint.metric} is {_value(artifact, constraint.metric):.6g}, "
+            f"{constraint.metric} is {value(row, constraint.metric):.6g}, "
             f"the bound is {constraint.bound:.6g}"
         )
-    return not broken
+    return not found
 
 
-def _score(context: Context, artifact: Artifact, metric: str) -> float:
-    """A figure as trials have it: the task's metric turned so that larger is better."""
-    value = _value(artifact, metric)
-    return context.request.task.score(value) if metric == "accuracy" else value
-
-
-def _value(artifact: Artifact, metric: str) -> float:
-    row = artifact.row
-    if metric == "accuracy_drop":
-        return float(row["val_accuracy_drop"])
-    if metric == "accuracy":
-        return float(row["val_accuracy"])
-    if metric == "latency_ms" and row.get("latency_ms") is None:
-        metric = "latency_estimate_ms"
-    value = row.get(metric)
-    return float("nan") if value is None else float(value)
+def _none_holds(context: Context, artifacts: Sequence[Artifact]) -> VerificationError:
+    reasons = Counter(reason for a in artifacts for reason in a.failures)
+    common = reasons.most_common(1)[0][0] if reasons else "none could be exported"
+    return VerificationError(
+        f"none of the {len(context.finalists)} models is what it claims to be ({common}); see "
+        f"{context.folder.path / 'decisions.jsonl'}"
+    )
 
 
 def _front(context: Context, artifacts: list[Artifact]) -> list[Artifact]:
-    """Those not surpassed in the objectives; latency counts by its estimate when not measured."""
+    """Those that neither another model nor a baseline surpasses in the objectives.
+
+    Latency counts by its estimate when not measured.
+    """
     if not artifacts:
         return []
+    rows = [*context.baselines.values(), *(a.row for a in artifacts)]
+    objectives = context.request.objectives
     losses = np.array(
-        [
-            [o.loss(_score(context, a, o.metric)) for o in context.request.objectives]
-            for a in artifacts
-        ]
+        [[o.loss(score(context.request, row, o.metric)) for o in objectives] for row in rows]
     )
-    keep = non_dominated(losses)
+    keep = non_dominated(losses)[len(context.baselines) :]
     for artifact, kept in zip(artifacts, keep, strict=True):
         if not kept:
-            artifact.broken.append("another verified model is at least as good in every objective")
+            artifact.broken.append(
+                "a baseline or another verified model is at least as good in every objective"
+            )
     return [a for a, kept in zip(artifacts, keep, strict=True) if kept]
 
 

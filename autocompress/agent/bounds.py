@@ -1,0 +1,66 @@
+"""Whether verified models keep the bounds that were asked for, and what to say when none does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from autocompress.agent.request import Request
+from autocompress.core.objective import Constraint
+from autocompress.errors import InfeasibleError
+from autocompress.search.feasibility import rounded
+from autocompress.search.pricing import is_upper
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+def value(row: Row, metric: str) -> float:
+    """A verified model's figure, as measured where it was measured; NaN when there is none.
+
+    Accuracy is that of the validation examples, which the search chose by.
+    """
+    if metric in ("accuracy", "accuracy_drop"):
+        metric = f"val_{metric}"
+    if metric == "latency_ms" and row.get("latency_ms") is None:
+        metric = "latency_estimate_ms"
+    found = row.get(metric)
+    return float("nan") if found is None else float(found)
+
+
+def score(request: Request, row: Row, metric: str) -> float:
+    """The same as trials have it: the task's metric turned so that larger is better."""
+    found = value(row, metric)
+    return request.task.score(found) if metric == "accuracy" else found
+
+
+def broken(request: Request, row: Row) -> list[Constraint]:
+    """The constraints that a verified model breaks."""
+    pairs = zip(request.constraints, request.bounds, strict=True)
+    return [c for c, bound in pairs if bound.violation(score(request, row, c.metric)) > 0]
+
+
+def infeasible(request: Request, rows: Sequence[Row]) -> InfeasibleError:
+    """What to say when every verified model breaks a bound: the nearest, and what to relax."""
+
+    def excess(row: Row) -> float:
+        return sum(b.violation(score(request, row, b.metric)) for b in request.bounds)
+
+    def upper(constraint: Constraint) -> bool:
+        turned = constraint.metric == "accuracy" and not request.task.higher_is_better
+        return is_upper(constraint) != turned
+
+    near = sorted(rows, key=excess)[:3]
+    wanted = [f"{c.metric} {'<=' if upper(c) else '>='} {c.bound:g}" for c in request.constraints]
+    shown = [
+        ", ".join(f"{c.metric} {value(row, c.metric):.4g}" for c in request.constraints)
+        for row in near
+    ]
+    relaxed = [
+        f"{c.metric} to {rounded(value(near[0], c.metric), up=upper(c)):.4g}"
+        for c in broken(request, near[0])
+    ]
+    return InfeasibleError(
+        f"none of the {len(rows)} verified models meets {' and '.join(wanted)}. "
+        f"Nearest: {'; '.join(shown)}. "
+        f"What would help: relax {' and '.join(relaxed)}, or give a larger budget"
+    )

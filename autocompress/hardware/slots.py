@@ -1,0 +1,391 @@
+"""The operations of every candidate of a space, composed from what few genes decide.
+
+Each name among the operations is a *slot*. What an operation is like falls into fields (kind,
+inputs, each dimension of its shapes, bits …), and each field follows from few genes. They are
+learnt from candidates whose operations are known; the operations of all others are composed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from autocompress.core.space import Genome
+from autocompress.graph.ops import Op
+from autocompress.hardware.blocked_layout import ALIGNMENT, BLOCK
+from autocompress.hardware.influence import Codes, GeneLookup, Ints
+
+Operations: TypeAlias = Callable[[Genome], Sequence[Op]]
+
+_DIMENSIONS = 5
+
+
+class Numbers:
+    """Numbers things in the order of their first appearance; ``first`` is number 0."""
+
+    def __init__(self, first: object) -> None:
+        self.things: list[Any] = [first]
+        self._of: dict[object, int] = {first: 0}
+
+    def __getitem__(self, thing: object) -> int:
+        found = self._of.setdefault(thing, len(self.things))
+        if found == len(self.things):
+            self.things.append(thing)
+        return found
+
+    def __len__(self) -> int:
+        return len(self.things)
+
+
+class _Field:
+    """One property of a slot's operation: which genes decide it."""
+
+    def __init__(self, sizes: Ints) -> None:
+        self.lookup = GeneLookup(sizes)
+        self.values = Numbers(None)
+
+
+class _Joint:
+    """Forms by everything that decides any field of a slot."""
+
+    def __init__(self, lookups: Sequence[GeneLookup], sizes: Ints) -> None:
+        genes = sorted({gene for lookup in lookups for gene in lookup.genes})
+        self._strides: list[tuple[int, Ints]] = []
+        span = 1
+        for gene in genes:
+            rows = np.stack([lookup.alike(gene) for lookup in lookups])
+            classes = np.unique(rows, axis=1, return_inverse=True)[1].reshape(int(sizes[gene]))
+            self._strides.append((gene, classes.astype(np.int64) * span))
+            span *= int(classes.max()) + 1
+        self._codes = Codes()
+
+    def codes(self, columns: Ints) -> Ints:
+        """A number per genome, given genes as rows."""
+        codes = np.zeros(columns.shape[1], dtype=np.int64)
+        for gene, stride in self._strides:
+            codes += stride[columns[gene]]
+        return codes
+
+    def find(self, codes: Ints) -> Ints:
+        """Forms of codes; -1 where one is not known."""
+        return self._codes.find(codes)
+
+    def add(self, codes: Ints, forms: Ints) -> None:
+        """Remember forms."""
+        self._codes.extend(codes, forms)
+
+
+def _split(op: Op | None) -> tuple[object, ...]:
+    """The fields of an operation; None stands for what it lacks."""
+    if op is None:
+        return (None,) * (6 + 2 * _DIMENSIONS)
+    shape = (*op.shape, *[None] * (_DIMENSIONS - len(op.shape)))
+    weight = (*op.weight_shape, *[None] * (_DIMENSIONS - len(op.weight_shape)))
+    return (
+        op.kind,
+        op.inputs,
+        op.layer,
+        op.attributes,
+        op.weight_bits,
+        op.activation_bits,
+        *shape,
+        *weight,
+    )
+
+
+def _join(name: str, fields: Sequence[Any]) -> Op | None:
+    kind, inputs, layer, attributes, weight_bits, activation_bits = fields[:6]
+    if kind is None:
+        return None
+    shape, weight = fields[6 : 6 + _DIMENSIONS], fields[6 + _DIMENSIONS :]
+    return Op(
+        name,
+        kind,
+        inputs,
+        tuple(n for n in shape if n is not None),
+        layer=layer,
+        attributes=attributes,
+        weight_shape=tuple(n for n in weight if n is not None),
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+    )
+
+
+@dataclass(eq=False)
+class Slot:
+    """An operation by name, and every form of it that was met.
+
+    Attributes:
+        name: the operation's name.
+        place: its place in the execution order.
+        fields: what decides its fields.
+        ops: its forms; number 0 is "absent". Sparsity, which has no price here, is left out.
+        kernel_forms: for each form, the number of what decides its kernels (not its exact bits).
+        coarse: for each form, the number of its class without sizes.
+    """
+
+    name: str
+    place: int
+    fields: list[_Field]
+    ops: list[Op | None] = field(default_factory=lambda: [None])
+    kernel_forms: list[int] = field(default_factory=lambda: [0])
+    coarse: list[int] = field(default_factory=lambda: [0])
+    joint: _Joint | None = None
+    _numbers: dict[Op | None, int] = field(default_factory=lambda: {None: 0})
+    _composed: dict[tuple[int, ...], int] = field(default_factory=dict)
+    _forms: Numbers = field(default_factory=lambda: Numbers(None))
+    _classes: Numbers = field(default_factory=lambda: Numbers(None))
+
+    def number(self, op: Op | None) -> int:
+        """The number of a form."""
+        op = None if op is None else replace(op, sparsity=0.0)
+        if op not in self._numbers:
+            self._numbers[op] = len(self.ops)
+            self.ops.append(op)
+            self.kernel_forms.append(self._forms[_kernel_form(op)])
+            self.coarse.append(self._classes[_coarse(op)])
+        return self._numbers[op]
+
+    def compose(self, codes: tuple[int, ...]) -> int:
+        """The number of the form with these field values."""
+        if codes not in self._composed:
+            values = [f.values.things[c] for f, c in zip(self.fields, codes, strict=True)]
+            self._composed[codes] = self.number(_join(self.name, values))
+        return self._composed[codes]
+
+
+def _kernel_form(op: Op | None) -> object:
+    if op is None:
+        return None
+    bits = 8 if op.is_integer_layer else 32
+    return replace(op, weight_bits=bits, activation_bits=bits, layer=None)
+
+
+def _coarse(op: Op | None) -> object:
+    """What of an operation may decide which kernels run, sizes left out."""
+    if op is None:
+        return None
+    channels = op.shape[1] if len(op.shape) > 1 else 0
+    return (
+        op.kind,
+        op.inputs,
+        op.is_integer_layer,
+        bool(op.attribute("bias", 1)),
+        _alignment(channels),
+        _alignment(op.weight_shape[1]) if len(op.weight_shape) == 4 else None,
+        op.attribute("groups", 1) != 1,
+        sum(d != 1 for d in op.shape),
+    )
+
+
+def _alignment(channels: int) -> tuple[bool, bool, bool]:
+    return channels < BLOCK, channels % BLOCK == 0, channels % ALIGNMENT == 0
+
+
+class Slots:
+    """All slots of a space.
+
+    Args:
+        sizes: number of options per gene.
+        operations: from a genome to its operations.
+        rng: for the genomes that are tried.
+    """
+
+    def __init__(self, sizes: Ints, operations: Operations, rng: np.random.Generator) -> None:
+        self._sizes = sizes
+        self._operations = operations
+        self._rng = rng
+        self.slots: dict[str, Slot] = {}
+        self.generation = 0
+        self._genomes: list[Genome] = []
+        self._rows: list[dict[str, tuple[int, ...]]] = []
+        self._seen: dict[bytes, int] = {}
+        self._learnt = 0
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @property
+    def full(self) -> int:
+        """How many candidates' operations were asked for."""
+        return len(self._rows)
+
+    def discover(self, original: Genome) -> None:
+        """Vary every gene by itself, around ``original`` and around a random genome."""
+        for base in (original, self._rng.integers(0, self._sizes)):
+            start = np.asarray(base, dtype=np.int64)
+            self._know(start)
+            for gene, count in enumerate(self._sizes):
+                rows = []
+                for option in range(int(count)):
+                    genome = start.copy()
+                    genome[gene] = option
+                    rows.append(self._know(genome))
+                self._observe(gene, rows)
+        self.learn()
+
+    def check(self, genomes: Ints) -> bool:
+        """Whether the operations of these genomes (as rows) are composed as they really are."""
+        agrees = True
+        for genome in genomes:
+            if genome.astype(np.int64).tobytes() not in self._seen:
+                row = self._know(genome)
+                agrees &= self._agrees(row)
+        self.learn()
+        return agrees
+
+    def ops_of(self, forms: Ints) -> list[Op]:
+        """The operations of one candidate from the numbers of its forms."""
+        found = (slot.ops[number] for slot, number in zip(self.slots.values(), forms, strict=True))
+        return [op for op in found if op is not None]
+
+    def forms(self, columns: Ints) -> Ints:
+        """Numbers of the forms, shape ``(slots, n)``, given genes as rows, shape ``(genes, n)``."""
+        chosen = np.empty((len(self.slots), columns.shape[1]), dtype=np.int64)
+        while True:
+            generation = self.generation
+            lost: list[int] = []
+            for slot in self.slots.values():
+                lost += self._fill(slot, columns, chosen)
+            if not lost and generation == self.generation:
+                return chosen
+            for column in dict.fromkeys(lost):
+                self._know(columns[:, column])
+            self.learn()
+            if generation != self.generation:
+                chosen = np.empty((len(self.slots), columns.shape[1]), dtype=np.int64)
+
+    def _fill(self, slot: Slot, columns: Ints, chosen: Ints) -> list[int]:
+        """Find one slot's forms; columns that would teach what is not known."""
+        if slot.joint is None:
+            slot.joint = _Joint([one.lookup for one in slot.fields], self._sizes)
+        codes = slot.joint.codes(columns)
+        numbers = slot.joint.find(codes)
+        unknown = np.flatnonzero(numbers < 0)
+        if unknown.size:
+            first = np.unique(codes[unknown], return_index=True)[1]
+            lost = self._compose(slot, columns, codes, unknown[first])
+            if lost:
+                return lost
+            numbers = slot.joint.find(codes)
+        chosen[slot.place] = numbers
+        return []
+
+    def _compose(self, slot: Slot, columns: Ints, codes: Ints, picks: Ints) -> list[int]:
+        """Compose the forms of some columns; those whose fields are not all known."""
+        some = columns[:, picks]
+        fields = np.stack([one.lookup.find(one.lookup.codes(some)) for one in slot.fields])
+        lost = np.flatnonzero((fields < 0).any(axis=0))
+        if lost.size:
+            return picks[lost].tolist()  # type: ignore[no-any-return]
+        numbers = np.array([slot.compose(tuple(column)) for column in fields.T.tolist()])
+        if slot.joint is not None:
+            slot.joint.add(codes[picks], numbers)
+        return []
+
+    # -- learning ---------------------------------------------------------------------------------
+
+    def _know(self, genome: npt.NDArray[np.int64]) -> int:
+        """Ask for a genome's operations, once; returns its row."""
+        genome = np.ascontiguousarray(genome, dtype=np.int64)
+        key = genome.tobytes()
+        if key in self._seen:
+            return self._seen[key]
+        ops = self._operations(genome)
+        self._place(ops)
+        row = {}
+        for op in ops:
+            slot = self.slots[op.name]
+            values = _split(op)
+            row[op.name] = tuple(f.values[v] for f, v in zip(slot.fields, values, strict=True))
+        self._seen[key] = len(self._rows)
+        self._genomes.append(genome.copy())
+        self._rows.append(row)
+        return self._seen[key]
+
+    def _place(self, ops: Sequence[Op]) -> None:
+        """Give every operation a slot, in an order that fits all candidates."""
+        if all(op.name in self.slots for op in ops):
+            return
+        order = list(self.slots)
+        at = 0
+        for op in ops:
+            if op.name in self.slots:
+                at = order.index(op.name) + 1
+            else:
+                order.insert(at, op.name)
+                at += 1
+        width = len(_split(None))
+        for name in order:
+            if name not in self.slots:
+                self.slots[name] = Slot(name, 0, [_Field(self._sizes) for _ in range(width)])
+        self.slots = {name: self.slots[name] for name in order}
+        for place, slot in enumerate(self.slots.values()):
+            slot.place = place
+        self.generation += 1
+        self._learnt = 0
+
+    def _values(self, row: int, name: str, part: int) -> int:
+        found = self._rows[row].get(name)
+        return 0 if found is None else found[part]
+
+    def _observe(self, gene: int, rows: Sequence[int]) -> None:
+        for name, slot in self.slots.items():
+            slot.joint = None
+            for part, one in enumerate(slot.fields):
+                values = [self._values(row, name, part) for row in rows]
+                if len(set(values)) > 1:
+                    one.lookup.observe(gene, values)
+
+    def _agrees(self, row: int) -> bool:
+        column = self._genomes[row][:, None]
+        for name, slot in self.slots.items():
+            for part, one in enumerate(slot.fields):
+                found = int(one.lookup.find(one.lookup.codes(column))[0])
+                if found not in (-1, self._values(row, name, part)):
+                    return False
+        return True
+
+    def learn(self) -> None:
+        """Bring every field up to date with all known candidates."""
+        while self._learnt < len(self._rows):
+            start, self._learnt = self._learnt, len(self._rows)
+            columns = np.stack(self._genomes[start : self._learnt], axis=1)
+            for name, slot in list(self.slots.items()):
+                for part, one in enumerate(slot.fields):
+                    rows = range(start, self._learnt)
+                    values = np.array([self._values(row, name, part) for row in rows])
+                    if not (start and one.lookup.extend(columns, values)):
+                        self._relearn(name, part, one)
+
+    def _relearn(self, name: str, part: int, one: _Field) -> None:
+        self.slots[name].joint = None
+        while True:
+            columns = np.stack(self._genomes, axis=1)
+            values = np.array([self._values(r, name, part) for r in range(len(self._rows))])
+            clash = one.lookup.learn(columns, values)
+            if clash is None:
+                return
+            self._separate(name, part, one, clash)
+
+    def _separate(self, name: str, part: int, one: _Field, clash: tuple[int, int]) -> None:
+        """Find the gene that two genomes differ in and that was thought not to matter."""
+        first, other = (self._genomes[row] for row in clash)
+        genome, previous = first.copy(), self._values(clash[0], name, part)
+        differing = np.flatnonzero(first != other).tolist()
+        for gene in differing:
+            alike = one.lookup.alike(gene)
+            same = alike[genome[gene]] == alike[other[gene]]
+            genome[gene] = other[gene]
+            current = self._values(self._know(genome), name, part)
+            if same and current != previous and one.lookup.separate(gene):
+                return
+            previous = current
+        for gene in differing:
+            if one.lookup.separate(gene):
+                return
+        raise RuntimeError(f"operation {name!r} differs between two equal genomes")

@@ -1,0 +1,96 @@
+# ruff: noqa: S101 - these are tests, shipped to whoever writes a runtime
+"""The contract of :class:`~autocompress.runtimes.base.Runtime`, as tests to inherit.
+
+Example::
+
+    class TestMine(RuntimeContract):
+        def make(self):
+            return MyRuntime()
+
+        def artifact(self, folder):
+            return a_path_in(folder)  # y = relu(w @ x + b), float32, one input of shape (1, n)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autocompress.errors import DeviceError, RequestError
+from autocompress.measurement.protocol import TimingProtocol
+from autocompress.measurement.timer import time_call
+from autocompress.runtimes.base import Runtime, Session
+
+
+class RuntimeContract(ABC):
+    """Inherit it, name the class ``Test…``, give :meth:`make` and :meth:`artifact`."""
+
+    @abstractmethod
+    def make(self) -> Runtime:
+        """A fresh runtime."""
+
+    @abstractmethod
+    def artifact(self, folder: Path) -> Path:
+        """A small float model with one input and one output, written into ``folder``."""
+
+    def open(self, folder: Path) -> Session:
+        """The artifact, loaded."""
+        return self.make().load(self.artifact(folder))
+
+    def test_it_says_what_it_is(self) -> None:
+        """Measured figures are keyed by name, version and options."""
+        runtime = self.make()
+        assert isinstance(runtime, Runtime)
+        assert runtime.name in runtime.fingerprint
+        assert runtime.version in runtime.fingerprint
+        assert runtime.fingerprint == self.make().fingerprint
+
+    def test_it_describes_its_tensors(self, tmp_path: Path) -> None:
+        """Inputs and outputs have names, element types and shapes."""
+        session = self.open(tmp_path)
+        for spec in (*session.inputs, *session.outputs):
+            assert spec.name
+            assert spec.zeros().dtype == np.dtype(spec.dtype)
+
+    def test_equal_inputs_have_equal_outputs(self, tmp_path: Path) -> None:
+        """Running is repeatable, and a mapping is as good as a sequence."""
+        session = self.open(tmp_path)
+        x = np.linspace(-1, 1, session.inputs[0].zeros().size, dtype=np.float32)
+        x = x.reshape(session.inputs[0].zeros().shape)
+        first = session.run([x])
+        second = session.run({session.inputs[0].name: x})
+        assert len(first) == len(session.outputs)
+        np.testing.assert_array_equal(first[0], second[0])
+
+    def test_a_bound_call_can_be_timed(self, tmp_path: Path) -> None:
+        """What is timed runs without arguments, as often as one likes."""
+        session = self.open(tmp_path)
+        call = session.bound({spec.name: spec.zeros() for spec in session.inputs})
+        protocol = TimingProtocol("test", batch_us=10, min_runs=5, min_seconds=0, passes=2)
+        timing = time_call(call, protocol)
+        assert timing.runs >= 5
+        assert 0 < timing.low_us <= timing.value_us <= timing.high_us
+
+    def test_wrong_number_of_inputs(self, tmp_path: Path) -> None:
+        """It says how many there should be."""
+        with pytest.raises(RequestError, match="1"):
+            self.open(tmp_path).run([])
+
+    def test_what_is_no_artifact(self, tmp_path: Path) -> None:
+        """A damaged file is the device's error, not a traceback from below."""
+        path = tmp_path / "damaged"
+        path.write_bytes(b"this is no model")
+        with pytest.raises(DeviceError):
+            self.make().load(path)
+
+    def test_it_lists_what_it_executes(self, tmp_path: Path) -> None:
+        """Every kernel has an operator and at least one result with a known shape."""
+        kernels = self.make().kernels(self.artifact(tmp_path))
+        assert kernels
+        for kernel in kernels:
+            assert kernel.op_type
+            assert kernel.outputs
+            assert all(d is not None for spec in kernel.outputs for d in spec.shape)
