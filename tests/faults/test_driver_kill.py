@@ -20,7 +20,7 @@ from torch import nn
 import autocompress as ac
 from autocompress.cli import main
 from autocompress.core.events import Event
-from autocompress.errors import RunInUseError, StorageError
+from autocompress.errors import RequestError, RunInUseError
 from autocompress.export.files import sha256_of
 from tests.integration.runs import (
     ROOT,
@@ -217,9 +217,9 @@ def test_another_model_is_refused(calm_cnn: Undisturbed, tmp_path: Path) -> None
     (folder / "run.toml").write_text(settings.replace('"complete"', '"running"'))
     other = SmallCNN()
     other.body = nn.Sequential(*list(other.body)[:2], nn.Conv2d(32, 16, 3, padding=1))
-    with pytest.raises(StorageError, match=r"original\.safetensors is damaged or of another model"):
+    with pytest.raises(RequestError, match="a run of other weights or other data; use another"):
         ac.resume(folder, other.eval(), progress="none")
-    assert status(folder) == "failed"
+    assert status(folder) == "running"
 
 
 def test_run_in_use(cnn: Setup, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

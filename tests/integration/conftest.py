@@ -65,7 +65,8 @@ def local_run(cnn: SmallCNN, tmp_path_factory: pytest.TempPathFactory) -> ac.Sea
 def space_run(fixed_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> ac.SearchResult:
     """A named space."""
     return ac.search(
-        "tiny_cnn", "digits", device=fixed_profile, budget=BUDGET, seed=SEED, progress="none",
+        "tiny_cnn", "digits", device=fixed_profile, seed=SEED, progress="none",
+        budget=ac.Budget(trials=BUDGET.trials, train_steps=30),
         run_dir=tmp_path_factory.mktemp("runs") / "space",
     )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ COLUMNS = [
     "agreement", "changes",
 ]  # fmt: skip
 MEASURED = ["latency_ms", "latency_low_ms", "latency_high_ms", "speedup"]
+SURPASSED = "at least as good in every objective"
 RUNS = ["fixed_run", "local_run", "space_run", "ink_run"]
 
 
@@ -58,7 +58,7 @@ def test_table(result: ac.SearchResult) -> None:
     assert list(table.columns) == COLUMNS
     assert list(table["id"][:2]) == ["baseline-fp32", "baseline-int8"]
     assert list(table["kind"]) == ["baseline"] * 2 + ["solution"] * (len(table) - 2)
-    assert list(table["id"][2:]) == [s.id for s in sorted_like(table, result)]
+    assert set(table["id"][2:]) == set(front(result.run_dir))
     estimates = ["latency_estimate_ms", "latency_estimate_low_ms", "latency_estimate_high_ms"]
     always = ["accuracy", "val_accuracy", "accuracy_drop", "size_bytes", "size_estimate_bytes"]
     always += ["packed_bytes", "macs", "parameters", "peak_memory_bytes", "size_ratio", *estimates]
@@ -67,13 +67,8 @@ def test_table(result: ac.SearchResult) -> None:
     assert (table["latency_estimate_ms"] <= table["latency_estimate_high_ms"]).all()
 
 
-def sorted_like(table: pd.DataFrame, result: ac.SearchResult) -> list[ac.Solution]:
-    by_id = {s.id: s for s in result.solutions}
-    return [by_id[i] for i in table["id"][2:]]
-
-
 def test_baselines(result: ac.SearchResult) -> None:
-    fp32, int8 = (row for _, row in result.baseline.iterrows())
+    fp32, int8 = result.baseline.to_dict("records")
     assert (fp32["accuracy_drop"], fp32["size_ratio"]) == (0.0, 1.0)
     assert int8["size_bytes"] < fp32["size_bytes"]
     assert int8["macs"] == fp32["macs"]
@@ -81,7 +76,7 @@ def test_baselines(result: ac.SearchResult) -> None:
         manifest = json.loads((result.run_dir / "models" / row["id"] / "manifest.json").read_text())
         assert all(check["ok"] for check in manifest["checks"])
         for name, value in manifest["metrics"].items():
-            if isinstance(value, float):
+            if isinstance(value, float) and name in COLUMNS:
                 assert row[name] == pytest.approx(value), name
 
 
@@ -98,9 +93,10 @@ def test_models_are_what_they_claim(result: ac.SearchResult) -> None:
         session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         outputs = np.concatenate([session.run(None, {name: x.numpy()})[0] for x, _ in batches])
-        score = float(np.mean(outputs.argmax(1) == targets.numpy()))
         if result.view.section("request")["task"] == "ink":
             score = ink_task().evaluate(torch.from_numpy(outputs), targets)
+        else:
+            score = float(np.mean(outputs.argmax(1) == targets.numpy()))
         assert solution.metrics["accuracy"] == pytest.approx(score, rel=1e-6)
         assert all(check["ok"] for check in solution.manifest["checks"])
 
@@ -108,7 +104,7 @@ def test_models_are_what_they_claim(result: ac.SearchResult) -> None:
 def test_front_holds_every_verified_model_that_is_not_surpassed(result: ac.SearchResult) -> None:
     rejected = result.view.rejected.values()
     assert all(any(not c["ok"] for c in m["checks"]) for m in rejected)
-    surpassed = [m["metrics"] for m in rejected if "surpass" in str(m["checks"]) or at_least(m)]
+    surpassed = [m["metrics"] for m in rejected if SURPASSED in str(m["checks"])]
     rows = [s.metrics for s in result.solutions]
     sign = 1.0 if result.view.section("request")["higher_is_better"] else -1.0
     losses = np.array(
@@ -124,10 +120,6 @@ def test_front_holds_every_verified_model_that_is_not_surpassed(result: ac.Searc
     keep = non_dominated(losses)
     assert keep[: len(rows)].all()
     assert not keep[len(rows) :].any()
-
-
-def at_least(manifest: dict[str, object]) -> bool:
-    return "at least as good in every objective" in str(manifest["checks"])
 
 
 @pytest.mark.parametrize("name", ["fixed_run", "space_run", "ink_run"])
@@ -148,8 +140,8 @@ def test_everything_is_measured_on_this_machine(local_run: ac.SearchResult) -> N
     assert table[MEASURED].gt(0).all(axis=None)
     assert (table["latency_low_ms"] <= table["latency_ms"]).all()
     assert (table["latency_ms"] <= table["latency_high_ms"]).all()
-    base = table.loc[0, "latency_ms"]
-    assert np.allclose(table["speedup"], base / table["latency_ms"])
+    latency = table["latency_ms"].to_numpy(dtype=float)
+    assert np.allclose(table["speedup"].to_numpy(dtype=float), latency[0] / latency)
     assert local_run.solutions[0].manifest["protocol"]["passes"] >= 1
     assert local_run.solutions[0].manifest["environment"]
 
@@ -203,7 +195,7 @@ def test_plot_and_report(fixed_run: ac.SearchResult, tmp_path: Path) -> None:
 def test_bound_on_a_metric_that_is_better_when_smaller(ink_run: ac.SearchResult) -> None:
     bound = ink_run.view.section("request")["constraints"]["accuracy"]
     assert ink_run.pareto["val_accuracy"].between(0, bound).all()
-    assert math.isclose(bound, 0.15)
+    assert ink_run.trials["accuracy"].gt(0).all()
 
 
 def test_same_seed_same_trials(

@@ -68,16 +68,25 @@ def run(context: Context) -> None:
     )  # fmt: skip
 
 
+#: What tells most about a front is looked at first; int8 is known from the baseline.
+_FIRST = {"w4a8": 0, "depth": 1, "width": 2, "branch": 3, "kernel": 3, "rank": 4, "w2a8": 4}
+_LATER = 5
+
+
 def _settings(context: Context) -> list[tuple[str, int, Genome]]:
-    """All single changes, mildest first across all genes, so that a cut leaves an even picture."""
+    """All single changes: kinds in turn, mild before strong: a cut leaves an even picture."""
     space = context.space
     found = []
     for i, choice in enumerate(space.choices):
+        kind = choice.name.partition(":")[0]
         for option in range(1, len(choice.options)):
             genome = space.original
             genome[i] = option
             if (space.canonical(genome) == genome).all():
-                found.append((option / len(choice.options), i, choice.name, option, genome))
+                what = str(choice.options[option]) if kind == "precision" else kind
+                strength = 0 if kind == "precision" else option - 1
+                urgency = _FIRST.get(what, _LATER) + strength
+                found.append((urgency, i, choice.name, option, genome))
     found.sort(key=lambda item: (item[0], item[1]))
     return [(name, option, genome) for _, _, name, option, genome in found]
 

@@ -67,8 +67,11 @@ class Scaled(nn.Module):
         self.block = BasicBlock(6, 6)
         self.fc = nn.Linear(6, 4)
         with torch.no_grad():
-            for weight in (self.stem.weight, self.block.conv2.weight):
-                weight.copy_(torch.ones_like(weight) * torch.arange(1.0, 7)[:, None, None, None])
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    nn.init.ones_(module.weight)
+            for conv in (self.stem, self.block.conv2):
+                conv.weight.mul_(torch.arange(1.0, 7)[:, None, None, None])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.fc(self.block(torch.relu(self.stem(x))).mean((2, 3)))

@@ -49,7 +49,11 @@ class Small(SearchSpace):
             if on and choice.kind == "architecture" and value is not None:
                 architecture[choice.name] = value
             elif on and value is not None:
-                layers[layer] = LayerPolicy(rank=int(value)) if kind == "rank" else LayerPolicy(width=int(value))
+                layers[layer] = (
+                    LayerPolicy(rank=int(value))
+                    if kind == "rank"
+                    else LayerPolicy(width=int(value))
+                )
         return Candidate(architecture, layers)
 
     def encode(self, candidate: Candidate) -> Genome:

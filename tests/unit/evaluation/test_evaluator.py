@@ -23,6 +23,7 @@ from autocompress.errors import DivergedError, StorageError
 from autocompress.evaluation.accuracy import evaluate_model
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.evaluator import (
+    STATISTICS,
     CandidateEvaluator,
     Effort,
     checkpoint_path,
@@ -83,7 +84,9 @@ def _small() -> Candidate:
 
 
 def test_the_original_keeps_its_accuracy() -> None:
-    expected = evaluate_model(_trained(), _data().val, Task(), limit=EFFORT.val_limit)
+    assert EFFORT.val_limit is not None
+    subset = _data().val.subset(EFFORT.val_limit, seed=0)
+    expected = evaluate_model(_trained(), subset, Task())
     found = _evaluator().evaluate(Candidate(), fidelity=Fidelity.INHERITED, seed=0)
     assert found.ok
     assert found.metrics == {"accuracy": pytest.approx(expected, abs=0.011)}
@@ -106,7 +109,8 @@ def test_a_narrower_candidate_gets_statistics_of_its_own() -> None:
     narrow = Candidate(layers=dict.fromkeys(group.producers, LayerPolicy(width=4)))
     evaluator = _evaluator()
     model = realise(evaluator.elastic, narrow)
-    reestimate_batch_norm(model, evaluator.calibration_batches())
+    seen = _data().train.batches(128, shuffle=True, seed=0, limit=STATISTICS)
+    reestimate_batch_norm(model, (inputs for inputs, _ in seen))
     x = _data().example(8)[0]
     prepared = evaluator.prepare(narrow, steps=0, seed=0)
     with torch.no_grad():
@@ -158,10 +162,22 @@ def test_checkpoints_restore_the_same_outputs(tmp_path: Path) -> None:
     restored = _evaluator(tmp_path / "checkpoints").restore(_small())
     again = evaluate_model(restored.model, _data().val, Task())
     assert again == found.metrics["accuracy"]
-    expected = _evaluator().prepare(_small(), steps=EFFORT.final_steps, seed=0)
+    steps = EFFORT.final_steps if found.details["kept"] == "trained" else 0
+    expected = _evaluator().prepare(_small(), steps=steps, seed=0)
     x = _data().example(16)[0]
     with torch.no_grad():
         assert torch.equal(restored.model(x), expected.model(x))
+
+
+def test_a_training_that_harms_is_not_kept(tmp_path: Path) -> None:
+    evaluator = _evaluator(tmp_path, effort=replace(EFFORT, learning_rate=3.0))
+    found = evaluator.evaluate(Candidate(), fidelity=Fidelity.FINAL, seed=0)
+    assert found.details["kept"] == "untrained"
+    assert found.train_steps == EFFORT.final_steps
+    untrained = evaluate_model(_trained(), _data().val, Task())
+    assert found.metrics["accuracy"] == pytest.approx(untrained, abs=0.011)
+    restored = evaluator.restore(Candidate()).model
+    assert evaluate_model(restored, _data().val, Task()) == found.metrics["accuracy"]
 
 
 def test_lower_fidelities_save_nothing(tmp_path: Path) -> None:

@@ -26,30 +26,31 @@ def _graph(text: str) -> list[Op]:
 
 CASES = {
     "float": ("x input\na conv x\no output a", ""),
-    "one layer: its output is the model's": ("x input\na conv8 x\no output a", "x"),
-    "two layers": ("x input\na conv8 x\nb conv8 a\no output b", "x a"),
+    "one layer: its output is the model's": ("x input\na conv8 x\no output a", "x a"),
+    "a linear layer at the end stays float": ("x input\na conv8 x\nb linear8 a\no output b", "x a"),
+    "two layers": ("x input\na conv8 x\nb conv8 a\no output b", "x a b"),
     "int8 then float": ("x input\na conv8 x\nb conv a\no output b", "x a"),
-    "float then int8": ("x input\na conv x\nb conv8 a\no output b", "a"),
+    "float then int8": ("x input\na conv x\nb conv8 a\no output b", "a b"),
     "relu runs in the layer": (
         "x input\na conv8 x\nr relu a\nb conv8 r\no output b",
-        "x r",
+        "x r b",
     ),
-    "relu at the end stays float": ("x input\na conv8 x\nr relu a\no output r", "x"),
+    "relu of a convolution at the end": ("x input\na conv8 x\nr relu a\no output r", "x r"),
     "relu that is not the only reader": (
         "x input\na conv8 x\nr relu a\nb conv8 r\ns add a r\nt add b s\no output t",
         "x a r b s",
     ),
     "sigmoid is not fused": (
         "x input\na conv8 x\nr sigmoid a\nb conv8 r\no output b",
-        "x a r",
+        "x a r b",
     ),
     "pooling passes the scale on": (
         "x input\na conv8 x\nr relu a\np max_pool r\nb conv8 p\no output b",
-        "x r p",
+        "x r p b",
     ),
     "a layer behind pooling of a float": (
         "x input\np max_pool x\nf flatten p\nb conv8 f\no output b",
-        "x p f",
+        "x p f b",
     ),
     "pooling of a float stays float": (
         "x input\na conv x\np max_pool a\nb conv p\no output b",
@@ -57,7 +58,7 @@ CASES = {
     ),
     "sum of two integers, with its relu": (
         "x input\na conv8 x\nb conv8 x\ns add a b\nr relu s\nc conv8 r\no output c",
-        "x a b r",
+        "x a b r c",
     ),
     "sum of an integer and a float": (
         "x input\na conv8 x\nb conv x\ns add a b\nc conv s\no output c",

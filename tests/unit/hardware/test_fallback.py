@@ -1,0 +1,39 @@
+"""Estimates of kernels that were never measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autocompress.hardware.fallback import BLIND_ERROR, FAMILY_ERROR, Fallback
+from autocompress.measurement.kernels import KernelSignature
+from tests.unit.hardware.helpers import formula_us, row, table_kernels
+
+KERNELS = table_kernels(16)
+
+
+def test_unseen_shapes_of_a_known_family_are_close() -> None:
+    order = np.random.default_rng(0).permutation(len(KERNELS))
+    unseen = [KERNELS[i] for i in order[:40]]
+    fallback = Fallback(row(KERNELS[i]) for i in order[40:])
+    errors = [abs(fallback.guess(k).hot_us / formula_us(k) - 1) for k in unseen]
+    assert np.median(errors) < 0.1
+
+
+def test_the_less_is_known_the_wider() -> None:
+    known = KERNELS[0]
+    alike = [row(k) for k in KERNELS if k.family == known.family]
+    within = Fallback(alike).guess(known) if len(alike) >= 4 else None
+    blind = Fallback([]).guess(known)
+    assert blind.error == BLIND_ERROR
+    assert blind.hot_us > 0
+    if within is not None:
+        assert FAMILY_ERROR <= within.error < blind.error
+
+
+@pytest.mark.parametrize("key", ["Nope|f32[1]|f32[1]|", "Add|f32[1];f32[1]|f32[1]|"])
+def test_it_always_answers(key: str) -> None:
+    guess = Fallback([row(k) for k in KERNELS]).guess(KernelSignature.parse(key))
+    assert guess.hot_us > 0
+    assert guess.ctx_us > 0
+    assert 0 < guess.error <= BLIND_ERROR
