@@ -375,17 +375,18 @@ class Slots:
     def _separate(self, name: str, part: int, one: _Field, clash: tuple[int, int]) -> None:
         """Find the gene that two genomes differ in and that was thought not to matter."""
         first, other = (self._genomes[row] for row in clash)
-        genome, previous = first.copy(), self._values(clash[0], name, part)
-        differing = np.flatnonzero(first != other).tolist()
-        for gene in differing:
-            alike = one.lookup.alike(gene)
-            same = alike[genome[gene]] == alike[other[gene]]
-            genome[gene] = other[gene]
-            current = self._values(self._know(genome), name, part)
-            if same and current != previous and one.lookup.separate(gene):
-                return
-            previous = current
-        for gene in differing:
-            if one.lookup.separate(gene):
-                return
-        raise RuntimeError(f"operation {name!r} differs between two equal genomes")
+        differing = np.flatnonzero(first != other)
+
+        def value(flipped: int) -> int:
+            """The field when the first so many differing genes are as in ``other``."""
+            genome = first.copy()
+            genome[differing[:flipped]] = other[differing[:flipped]]
+            return self._values(self._know(genome), name, part)
+
+        # alike genomes differ only in genes thought not to matter: one of them changes the field
+        low, high, start = 0, len(differing), self._values(clash[0], name, part)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if value(middle) == start else (low, middle)
+        if not one.lookup.separate(int(differing[high - 1])):
+            raise RuntimeError(f"operation {name!r} differs between two equal genomes")

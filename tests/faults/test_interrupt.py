@@ -110,7 +110,8 @@ def test_twice(workers: int, cnn: Setup, tmp_path: Path, caplog: pytest.LogCaptu
     kept = content(folder)
     assert len(kept) == sum(event["kind"] == "trial" for event in told)
     assert not any(event["stage"] == "verify" for event in told)
-    resume(folder, setup, kept, caplog)
+    if workers == 1:  # with two, see above
+        resume(folder, setup, kept, caplog)
 
 
 def autocompress(*arguments: object) -> subprocess.Popen[str]:
@@ -127,7 +128,7 @@ def autocompress(*arguments: object) -> subprocess.Popen[str]:
 def test_on_the_command_line(fixed_profile: Path, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     model = ("--model", ROOT / "tests/integration/runs.py:SmallCNN", "--weights", weights)
-    options = ("--device", fixed_profile, "--budget", "40s", "--run-dir", folder, "--json")
+    options = ("--device", fixed_profile, "--budget", "25s", "--run-dir", folder, "--json")
     with autocompress("search", *model, "--data", "digits", *options) as process:
         told = events_until(process, "search", "trial")
         ctrl_c(process)

@@ -82,7 +82,7 @@ class TinySpace(SearchSpace):
             c.name: c.options[int(i)] for c, i in zip(self._choices, genome, strict=True)
         }
         ops = [Op("x", "input", (), (1, 3, 8, 8))]
-        shapes = {"x": (1, 3, 8, 8)}
+        shapes: dict[str, tuple[int, ...]] = {"x": (1, 3, 8, 8)}
 
         def add(
             name: str, kind: str, *inputs: str, shape: tuple[int, ...] = (), **more: Any

@@ -38,6 +38,6 @@ def test_known_coefficients_are_found() -> None:
 
 def test_round_trip_and_nonsense() -> None:
     value = Calibration(a=1.2)
-    assert Calibration.from_json(value.to_json()) == value  # type: ignore[arg-type]
+    assert Calibration.from_json(value.to_json()) == value
     with pytest.raises(ProfileError, match="colour"):
         Calibration.from_json({"colour": 1.0})

@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.hardware.influence import FeatureLookup, GeneLookup
+from autocompress.hardware.influence import FeatureLookup, GeneLookup, Ints
 
 SIZES = np.array([3, 4, 2, 5])
 
 
-def truth(columns: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def truth(columns: Ints) -> Ints:
     """Depends on gene 1 (options 2 and 3 are alike) and gene 3."""
-    return np.minimum(columns[1], 2) * 10 + columns[3]
+    return np.asarray(np.minimum(columns[1], 2) * 10 + columns[3])
 
 
 @given(st.integers(0, 1000))

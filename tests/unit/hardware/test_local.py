@@ -13,6 +13,7 @@ from autocompress.errors import DeviceError, ProfileError
 from autocompress.hardware import load_profile
 from autocompress.hardware import local as module
 from autocompress.hardware.local import LocalTable, local_profile
+from autocompress.hardware.machine import cache_folder
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.measurement.kernel_models import KernelTime
 from autocompress.measurement.kernels import KernelSignature
@@ -120,5 +121,5 @@ def test_the_local_profile_really_measures() -> None:
     again = local_profile()
     assert again.calibration.networks == 2
     assert again.validation.networks == 2
-    state = next(Path(module.cache_folder()).rglob("state.json"))
+    state = next(cache_folder().rglob("state.json"))
     assert json.loads(state.read_text())["run_us"] > 0

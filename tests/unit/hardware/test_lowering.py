@@ -63,7 +63,7 @@ def test_exported_candidates(name: str, tmp_path: Path) -> None:
     elastic = ElasticModel(space.graph, space.techniques)
     rng = np.random.default_rng(3)
     example = space.graph.example_inputs
-    for number in range(5):
+    for number in range(3):
         candidate = space.decode(space.sample(rng))
         ops = space.graph.operations(candidate)
         small = realise(elastic, candidate).eval()

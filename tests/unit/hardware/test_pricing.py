@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from autocompress.core.space import Genome
+from autocompress.elastic.space import ElasticSpace
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
 from autocompress.hardware.table import LatencyRow
 from autocompress.measurement.kernels import KernelSignature
 from tests.unit.hardware.helpers import TinySpace, profile, row, table_kernels
-from tests.unit.networks import space as named_space
 
 SPACE = TinySpace()
 ROWS = [row(k) for k in table_kernels(6)]
@@ -92,7 +94,15 @@ def test_each_gene_moves_what_it_should() -> None:
 
 
 def test_the_product_space_without_being_told_how() -> None:
-    space = named_space("tiny_cnn")
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 64, 10),
+    )
+    space = ElasticSpace.from_model(model, (torch.randn(1, 1, 8, 8),))
     found = CandidatePricer(space, LatencyPredictor(profile(ROWS)))
     rng = np.random.default_rng(1)
     genomes = np.stack([space.sample(rng) for _ in range(60)])

@@ -39,7 +39,7 @@ def test_unknown_names_list_the_known_ones(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     expected = ProfileError if name in {"", "../etc"} and Path(name).is_dir() else RequestError
-    with pytest.raises(expected, match="local|no profile"):
+    with pytest.raises(expected, match=r"local|no profile"):
         load_profile(name)
 
 

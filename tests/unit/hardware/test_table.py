@@ -26,7 +26,8 @@ def test_round_trip(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(0, 1e6), min_size=4, max_size=4))
 def test_times_survive_to_a_tenth_of_a_nanosecond(times: list[float]) -> None:
-    made = LatencyRow(ROWS[0].kernel, *times, runs=1, date="2026-01-01", protocol="test")
+    hot, ctx, low, high = times
+    made = LatencyRow(ROWS[0].kernel, hot, ctx, low, high, 1, "2026-01-01", "test")
     (again,) = LatencyTable.parse(LatencyTable([made]).to_csv())
     assert again.hot_us == pytest.approx(made.hot_us, abs=1e-4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.memory import peak_memory_bytes
 from autocompress.hardware.wiring import Wiring, flags_of
@@ -20,15 +21,15 @@ def test_quantised_tensors_and_memory_of_many_candidates() -> None:
     if "b_reduce" in names:
         longest.insert(longest.index("b"), "b_reduce")
     places = {name: place for place, name in enumerate(longest)}
-    forms = [dict.fromkeys([None]) for _ in longest]
+    forms: list[dict[Op | None, None]] = [{None: None} for _ in longest]
     for ops in candidates:
         for op in ops:
-            forms[places[op.name]].setdefault(op)  # type: ignore[arg-type]
+            forms[places[op.name]].setdefault(op)
     flags = [flags_of(list(form), places) for form in forms]
     chosen = np.zeros((len(longest), len(candidates)), dtype=np.int64)
     for column, ops in enumerate(candidates):
         for op in ops:
-            chosen[places[op.name], column] = list(forms[places[op.name]]).index(op)  # type: ignore[arg-type]
+            chosen[places[op.name], column] = list(forms[places[op.name]]).index(op)
     wiring = Wiring(flags, chosen)
     quantized = wiring.quantized()
     peaks = wiring.peak_memory(quantized)

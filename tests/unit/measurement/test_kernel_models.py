@@ -44,7 +44,7 @@ def test_every_deployed_form_runs() -> None:
     times = time_kernels(kernels, load_runtime(), QUICK)
     for kernel, found in zip(kernels, times, strict=True):
         assert isinstance(found, KernelTime), kernel.key
-        assert found.runs >= 3
+        assert found.runs >= 1
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.split("|")[0])

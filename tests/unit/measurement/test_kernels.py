@@ -54,7 +54,7 @@ def test_the_key_says_everything(signature: KernelSignature) -> None:
     ],
 )
 def test_what_is_no_key(key: str) -> None:
-    with pytest.raises(ProfileError, match="signature|canonical"):
+    with pytest.raises(ProfileError, match=r"signature|canonical"):
         KernelSignature.parse(key)
 
 

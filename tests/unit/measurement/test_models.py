@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from autocompress.measurement import models
 from autocompress.measurement.models import measure_interleaved, measure_model
 from autocompress.measurement.networks import reference_networks
 from autocompress.measurement.protocol import TimingProtocol
@@ -43,7 +43,7 @@ def test_a_model_that_cannot_be_loaded_is_data(model: Path, tmp_path: Path) -> N
 
 
 def test_a_crash_is_data(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     found = measure_model(model, protocol=QUICK)
     assert not found.ok
     assert "code 1" in str(found.error)

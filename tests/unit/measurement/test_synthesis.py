@@ -37,7 +37,7 @@ def test_a_float_layer_between_integers_is_guarded() -> None:
 def test_unknown_operations_are_named() -> None:
     ops = (Op("x", "input", (), (1, 4)), Op("odd", "aten.erf", ("x",), (1, 4)))
     assert not supported(ops[1])
-    with pytest.raises(RequestError, match="'odd'.*aten.erf"):
+    with pytest.raises(RequestError, match=r"'odd'.*aten\.erf"):
         synthesise(ops, frozenset())
 
 

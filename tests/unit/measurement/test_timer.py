@@ -27,7 +27,7 @@ def test_every_call_runs_often_enough() -> None:
 
 def test_passes_take_turns() -> None:
     order: list[str] = []
-    calls = [lambda n=name: order.append(n) for name in "ab"]  # type: ignore[misc]
+    calls = [lambda n=name: order.append(n) for name in "ab"]
     time_interleaved(calls, QUICK)
     turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
     assert turns == list("ab" * (QUICK.passes + 1))  # warming up is a turn of its own
