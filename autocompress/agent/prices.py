@@ -10,7 +10,7 @@ from autocompress.core.space import Genome
 from autocompress.hardware.pricing import CandidatePricer
 
 #: Below this many genomes in all, learning the vectorised form costs more than it saves.
-_FEW = 512
+_FEW = 4096
 
 
 class Prices:

@@ -13,6 +13,8 @@ from autocompress.core.trial import TrialRecord
 
 #: Share of the original's accuracy below which a trial is of little use.
 USEFUL = 0.7
+#: Share of it from which a trial counts as close.
+CLOSE = 0.97
 
 
 def choose_finalists(
@@ -24,8 +26,9 @@ def choose_finalists(
 ) -> list[TrialRecord]:
     """At most ``count`` trials: front by front, the least crowded first within each.
 
-    Trials far below the original's accuracy come last: training back closes some of the gap, but
-    a model that answers wrongly most of the time is of no use however small it is.
+    Half of the places go to trials close to the original's accuracy, which is where most users
+    look. Trials far below it come last: training back closes some of the gap, but a model that
+    answers wrongly most of the time is of no use however small it is.
 
     Args:
         trials: complete and feasible, of one fidelity.
@@ -34,12 +37,17 @@ def choose_finalists(
         original: the original's accuracy, larger is better; None looks at the objectives alone.
     """
     known = [t for t in trials if all(o.metric in t.metrics for o in objectives)]
-    if original is not None and original > 0:
-        useful = [t for t in known if t.metrics.get("accuracy", original) >= USEFUL * original]
-        rest = [t for t in known if t not in useful]
-        first = _spread(useful, objectives, count)
-        return first + _spread(rest, objectives, count - len(first))
-    return _spread(known, objectives, count)
+    if original is None or original <= 0:
+        return _spread(known, objectives, count)
+    chosen: list[TrialRecord] = []
+    for share, places in ((CLOSE, (count + 1) // 2), (USEFUL, count), (-math.inf, count)):
+        left = [
+            t
+            for t in known
+            if t not in chosen and t.metrics.get("accuracy", original) >= share * original
+        ]
+        chosen += _spread(left, objectives, min(places, count - len(chosen)))
+    return chosen
 
 
 def nearest(

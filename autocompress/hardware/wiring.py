@@ -105,6 +105,11 @@ class Wiring:
         found: npt.NDArray[Any] = matrix[at] if isinstance(at, int) else matrix[at, self._all]
         return found
 
+    def _single(self, values: Ints) -> Ints | int:
+        """One number where all are equal."""
+        first = int(values[0])
+        return first if (values == first).all() else values
+
     def _mark(self, matrix: Bools, at: Ints | int, where: Bools) -> None:
         if isinstance(at, int):
             matrix[at] |= where
@@ -184,17 +189,29 @@ class Wiring:
                 shares = self._pick(slot, flags.view) | (self._pick(slot, flags.in_place) & alone)
                 np.copyto(owner[slot], self._get(owner, at), where=shares.astype(bool))
             size = self._pick(slot, flags.elements) * np.where(quantized[slot], 1, 4)
-            size = np.where(self.tails[slot] == slot, size, 0)
-            root = owner[slot]
-            held[root, self._all] = np.maximum(held[root, self._all], size)
+            if flags.fusable.any():
+                size *= self.tails[slot] == slot
+            root = self._single(owner[slot])
+            if isinstance(root, int):
+                np.maximum(held[root], size, out=held[root])
+            else:
+                held[root, self._all] = np.maximum(held[root, self._all], size)
             present = self._chosen[slot] > 0
+            everywhere = bool(present.all())
             for at, there in ((slot, present), *self._inputs[slot]):
+                whose = self._single(self._get(owner, at))
+                if everywhere and isinstance(whose, int) and (at == slot or there is True):
+                    last[whose] = slot
+                    continue
                 columns = np.flatnonzero(np.broadcast_to(np.asarray(there), (count,)) & present)
-                whose = self._get(owner, at)[columns]
-                last[whose, columns] = slot
+                last[self._get(owner, at)[columns], columns] = slot
         change = np.zeros((slots + 1, count))
         change[:slots] += held
         for slot in range(slots):
-            change[last[slot] + 1, self._all] -= held[slot]
+            end = self._single(last[slot])
+            if isinstance(end, int):
+                change[end + 1] -= held[slot]
+            else:
+                change[end + 1, self._all] -= held[slot]
         peaks: npt.NDArray[np.float64] = np.cumsum(change, axis=0).max(axis=0)
         return peaks
