@@ -26,7 +26,7 @@ def choose_finalists(
 ) -> list[TrialRecord]:
     """At most ``count`` trials: front by front, the least crowded first within each.
 
-    Half of the places go to trials close to the original's accuracy, which is where most users
+    A third of the places goes to trials close to the original's accuracy, which is where most users
     look. Trials far below it come last: training back closes some of the gap, but a model that
     answers wrongly most of the time is of no use however small it is.
 
@@ -40,7 +40,7 @@ def choose_finalists(
     if original is None or original <= 0:
         return _spread(known, objectives, count)
     chosen: list[TrialRecord] = []
-    for share, places in ((CLOSE, (count + 1) // 2), (USEFUL, count), (-math.inf, count)):
+    for share, places in ((CLOSE, (count + 2) // 3), (USEFUL, count), (-math.inf, count)):
         left = [
             t
             for t in known
