@@ -187,15 +187,15 @@ class _NeverLoaded(_Unloadable):
 
 
 @pytest.mark.parametrize(
-    ("evaluator", "words"),
+    ("evaluator", "seconds", "words"),
     [
-        pytest.param(_DiesWhenLoaded(), "exit code 7", id="dies"),
-        pytest.param(_NeverLoaded(), "did not get ready in time", id="hangs"),
+        pytest.param(_DiesWhenLoaded(), 20.0, "exit code 7", id="dies"),
+        pytest.param(_NeverLoaded(), 1.0, "did not get ready in time", id="hangs"),
     ],
 )
-def test_workers_that_never_get_ready(evaluator: Evaluator, words: str) -> None:
+def test_workers_that_never_get_ready(evaluator: Evaluator, seconds: float, words: str) -> None:
     """Nothing waits for ever, and nothing is tried for ever."""
-    with ProcessExecutor(evaluator, workers=1, start_seconds=1.0) as executor:
+    with ProcessExecutor(evaluator, workers=1, start_seconds=seconds) as executor:
         executor.submit(0, CANDIDATES[0], Fidelity.TABLE, 0)
         with pytest.raises(AutocompressError, match=f"3 worker processes in a row.*{words}"):
             executor.wait(60)
