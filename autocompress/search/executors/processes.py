@@ -31,6 +31,9 @@ START_SECONDS = 300.0
 #: How often dead workers are looked for: children of theirs may hold the connection open.
 _POLL_SECONDS = 0.5
 
+#: How long a worker whose connection has closed may take to end before it is killed.
+_DEATH_SECONDS = 5.0
+
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -223,7 +226,7 @@ class ProcessExecutor(Executor):
 
     def _late(self, worker: _Worker) -> list[tuple[int, Evaluation]]:
         if not worker.ready:
-            return self._died(worker)
+            return self._lost(worker, "it did not get ready in time")
         self._end(worker)
         if worker.task is None or self._deadline is None:
             return []
@@ -231,11 +234,14 @@ class ProcessExecutor(Executor):
         return [_result(worker.task, late)]
 
     def _died(self, worker: _Worker) -> list[tuple[int, Evaluation]]:
+        try:  # its connection closes a moment before it has ended
+            reason = _how(worker.process.wait(_DEATH_SECONDS))
+        except subprocess.TimeoutExpired:
+            reason = "it closed its connection"
+        return self._lost(worker, reason)
+
+    def _lost(self, worker: _Worker, reason: str) -> list[tuple[int, Evaluation]]:
         """Start its task again, or give up on it."""
-        with suppress(subprocess.TimeoutExpired):  # its connection may close before it has ended
-            worker.process.wait(1.0 if worker.ready else 0.0)
-        code = worker.process.poll()
-        reason = "it did not get ready in time" if code is None else _how(code)
         self._end(worker)
         task = worker.task
         if task is None:

@@ -189,7 +189,7 @@ class _NeverLoaded(_Unloadable):
 @pytest.mark.parametrize(
     ("evaluator", "seconds", "words"),
     [
-        pytest.param(_DiesWhenLoaded(), 20.0, "exit code 7", id="dies"),
+        pytest.param(_DiesWhenLoaded(), 60.0, "exit code 7", id="dies"),
         pytest.param(_NeverLoaded(), 1.0, "did not get ready in time", id="hangs"),
     ],
 )
