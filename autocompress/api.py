@@ -11,11 +11,12 @@ from typing import Any
 from torch import nn
 
 from autocompress.agent.context import Context
+from autocompress.agent.decisions import DecisionLog
 from autocompress.agent.pipeline import run_search
 from autocompress.agent.planner import Plan
 from autocompress.agent.request import Request
 from autocompress.agent.result import SearchResult
-from autocompress.agent.run_folder import DecisionLog, RunFolder
+from autocompress.agent.run_folder import RunFolder
 from autocompress.agent.stages import inspect as inspect_stage
 from autocompress.core.budget import Budget
 from autocompress.core.events import Observer

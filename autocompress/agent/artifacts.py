@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from autocompress.agent.changes import changes_of
 from autocompress.agent.context import Context
-from autocompress.agent.run_folder import writing
+from autocompress.agent.figures import Row, counted, estimated, layer_rows, share_interval
 from autocompress.core.candidate import Candidate
+from autocompress.core.files import sha256_of, writing
 from autocompress.core.measurement import Measurement
 from autocompress.evaluation.evaluator import PreparedModel
-from autocompress.export.files import sha256_of
 from autocompress.export.manifest import NAME as MANIFEST
 from autocompress.export.manifest import read_manifest, write_manifest
 from autocompress.export.onnx_export import export_onnx
-from autocompress.export.packed import pack
 from autocompress.export.verification import Check, Expectations, Verification, verify_artifact
 from autocompress.graph.ops import Op
-from autocompress.graph.precision import quantized_tensors
-from autocompress.hardware.memory import peak_memory_bytes
-from autocompress.hardware.size import size_bytes, weight_bytes
 from autocompress.measurement.models import measure_interleaved
 
-#: A model's figures; keys are the columns of ``pareto.csv``.
-Row: TypeAlias = dict[str, Any]
 MODEL = "model.onnx"
 #: Test examples on which torch and the runtime are compared; accuracy is over all of them.
 COMPARED = 2048
@@ -102,7 +94,7 @@ class Artifact:
                 "candidate": self.candidate.to_json(),
                 "metrics": {k: v for k, v in self.row.items() if k != "candidate"},
                 "checks": checks,
-                "layers": _layers(context, self.candidate, self.ops),
+                "layers": layer_rows(context, self.candidate, self.ops),
                 "environment": dict(measured.environment) if measured else {},
                 "protocol": dict(measured.protocol) if measured else {},
             },
@@ -135,7 +127,7 @@ def write_artifact(
         path,
         reference=prepared.model,
         batches=data.test.batches(64, limit=COMPARED),
-        expectations=Expectations(classification=task.is_classification),
+        expectations=Expectations(classification=task.gives_logits),
     )
     val = verify_artifact(path, batches=data.val.batches(64), metric=task.evaluate)
     found = verify_artifact(path, batches=data.test.batches(64), metric=task.evaluate)
@@ -149,9 +141,9 @@ def write_artifact(
         "agreement": compared.metrics.get("agreement"),
         "changes": changes,
         "candidate": candidate.to_json(),
-        **_interval(found.metrics.get("accuracy"), found.examples, task.is_classification),
-        **_counted(prepared.ops, path),
-        **_estimates(context, prepared.ops),
+        **(share_interval(found) if task.metric_is_share else {}),
+        **counted(prepared.ops, path),
+        **estimated(context, prepared.ops),
     }
     return Artifact(row, folder, candidate, prepared.ops, (*compared.checks, *_accuracy(found)))
 
@@ -211,78 +203,3 @@ def measure_latencies(context: Context, artifacts: Sequence[Artifact]) -> list[R
             check = Check("latency", False, detail=f"could not be timed: {found.error}")
             artifact.checks = (*artifact.checks, check)
     return [rows.get(id(artifact), {}) for artifact in artifacts]
-
-
-def _counted(ops: Sequence[Op], path: Path) -> Row:
-    packed = pack(path)
-    try:
-        packed_bytes = packed.stat().st_size
-    finally:
-        packed.unlink()
-    return {
-        "size_bytes": path.stat().st_size,
-        "packed_bytes": packed_bytes,
-        "size_estimate_bytes": size_bytes(ops, quantized_tensors(ops)),
-        "macs": sum(op.macs for op in ops),
-        "parameters": sum(op.parameters for op in ops),
-        "peak_memory_bytes": peak_memory_bytes(ops, quantized_tensors(ops)),
-    }
-
-
-def _estimates(context: Context, ops: Sequence[Op]) -> Row:
-    predictor: Any = context.predictor
-    if predictor is None:
-        return {}  # the table is made after the baselines
-    found = predictor.estimate(ops)
-    return {
-        "latency_estimate_ms": found.value,
-        "latency_estimate_low_ms": found.low,
-        "latency_estimate_high_ms": found.high,
-    }
-
-
-def _interval(share: float | None, n: int, classification: bool) -> Row:
-    """95 % Wilson interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
-    if share is None or not n or not classification:
-        return {}
-    z = 1.959963984540054
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"accuracy_low": max(0.0, centre - half), "accuracy_high": min(1.0, centre + half)}
-
-
-def _layers(context: Context, candidate: Candidate, ops: Sequence[Op]) -> list[Row]:
-    """One row per layer that remains."""
-    prices: Mapping[str, float] = {}
-    if context.predictor is not None:
-        prices = context.predictor.by_op(ops)
-    rows: dict[str, Row] = {}
-    for op in ops:
-        if op.layer is None:
-            continue
-        name = op.layer if op.layer in context.space.graph.layers else op.layer[:-2]
-        known = context.space.graph.layers[name]
-        policy = candidate.policy(name)
-        row = rows.setdefault(
-            name,
-            {
-                "name": name,
-                "kind": "depthwise conv" if known.is_depthwise else known.kind,
-                "weight_bits": policy.weight_bits,
-                "activation_bits": policy.activation_bits,
-                "width": op.weight_shape[0],
-                "original_width": known.out_channels,
-                "sparsity": policy.sparsity,
-                "rank": policy.rank,
-                "macs": 0,
-                "parameters": 0,
-                "bytes": 0,
-                "latency_estimate_ms": 0.0,
-            },
-        )
-        row["width"] = op.weight_shape[0]
-        row["macs"] += op.macs
-        row["parameters"] += op.parameters
-        row["bytes"] += weight_bytes(op)
-        row["latency_estimate_ms"] += prices.get(op.name, 0.0)
-    return list(rows.values())

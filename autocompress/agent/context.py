@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import fx
 
+from autocompress.agent.decisions import DecisionLog
 from autocompress.agent.planner import Plan
 from autocompress.agent.prices import Prices
 from autocompress.agent.request import Request
-from autocompress.agent.run_folder import DecisionLog, RunFolder
+from autocompress.agent.run_folder import RunFolder
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Event, EventKind, Observer
 from autocompress.core.space import Genome

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from autocompress.agent.context import Context
+from autocompress.agent.decisions import DecisionLog
+from autocompress.agent.provenance import command_line
 from autocompress.agent.request import Request
-from autocompress.agent.run_folder import DecisionLog, RunFolder, command_line
+from autocompress.agent.run_folder import RunFolder
 from autocompress.agent.stages import (
     baseline,
     elasticise,

@@ -8,8 +8,8 @@ from typing import Any
 from autocompress.core.budget import Budget, Fidelity
 from autocompress.evaluation.evaluator import QUANTIZED_SHARE, Effort
 
-#: Seconds to export, re-open, check and time one small model (measured; the reserve is re-planned
-#: from the baselines' own cost).
+#: Seconds to export, re-open, check and time one small model, before the baselines' own cost is
+#: known.
 VERIFY_SECONDS = 3.0
 #: Shares of the time left after inspection: a named space must train its weights first.
 _SPACE = {"baseline": 0.18, "price": 0.10, "elasticise": 0.17, "search": 0.30, "finalise": 0.25}
@@ -25,7 +25,7 @@ _WANTED_TRIALS = 48
 _LEAST_TRIALS = 20
 #: Fewer training steps than this do not change which candidate is better.
 _LEAST_STEPS = 8
-_MOST_MODELS = 10
+_MOST_MODELS = 12
 
 
 @dataclass(frozen=True)
@@ -227,23 +227,48 @@ _LATER = ("price", "sensitise", "elasticise", "search", "finalise")
 _MOST_VERIFYING = 0.35
 
 
-def with_verification(plan: Plan, seconds_per_model: float, left: float) -> Plan:
+@dataclass(frozen=True, slots=True)
+class VerificationCost:
+    """What it was seen to cost to export, check and time models.
+
+    Attributes:
+        once: seconds however few there are: starting processes, timing the baselines again.
+        each: seconds for every model.
+    """
+
+    once: float
+    each: float
+
+    @classmethod
+    def of(cls, exporting: float, timing: float, timed: float, models: int) -> VerificationCost:
+        """From what ``models`` took together.
+
+        Args:
+            exporting: seconds to export and check them.
+            timing: seconds to time them, starting processes included.
+            timed: seconds of it in which they really ran.
+            models: how many.
+        """
+        return cls(once=timing, each=(exporting + min(timed, timing)) / models)
+
+
+def with_verification(plan: Plan, cost: VerificationCost, left: float) -> Plan:
     """The plan with the time that exporting and checking a model was seen to take.
 
     Args:
         plan: made before anything was exported.
-        seconds_per_model: what one baseline took.
+        cost: what the baselines took.
         left: seconds left of the budget.
 
     Returns:
         The same plan when the budget is not in seconds; otherwise one that keeps enough for
-        verification, with fewer models when it would take more than a third of what is left.
+        verification, with as many models as take no more than about a third of what is left.
     """
     if not plan.seconds:
         return plan
-    fitting = int(_MOST_VERIFYING * left / max(1e-3, seconds_per_model))
-    models = max(3, min(plan.models, fitting))
-    verify = models * seconds_per_model
+    fitting = int((_MOST_VERIFYING * left - cost.once) / max(1e-3, cost.each))
+    models = max(3, min(_MOST_MODELS, fitting))
+    verify = cost.once + models * cost.each
     planned = sum(plan.seconds.get(name, 0.0) for name in _LATER)
     scale = max(0.0, left - verify) / max(1e-3, planned)
     seconds = {

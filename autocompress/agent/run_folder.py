@@ -1,46 +1,19 @@
-"""The run folder: created, locked, and written so that every file is complete or absent."""
+"""The run folder: where its files lie, and how they are read and written."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import platform
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from autocompress.agent.provenance import machine, now, versions
+from autocompress.core.files import write_atomically
+from autocompress.core.json_values import finite
 from autocompress.errors import RequestError, StorageError
-
-try:
-    import tomllib
-except ModuleNotFoundError as error:  # pragma: no cover - Python 3.11 has it
-    raise ImportError("autocompress needs Python 3.11 or newer") from error
-
-_PACKAGES = ("autocompress", "torch", "torchvision", "onnxruntime", "onnx", "optuna", "numpy")
-
-
-def now() -> str:
-    """The time, in ISO 8601 with UTC offset."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write ``path`` into a :class:`StorageError`."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; "
-            f"make room or set its permissions, then resume the run"
-        ) from error
 
 
 class RunFolder:
@@ -104,15 +77,14 @@ class RunFolder:
                 "run": {
                     "id": self.path.name,
                     "created": now(),
-                    "version": _version("autocompress"),
+                    "version": versions()["autocompress"],
                     "seed": request["seed"],
                     "status": "running",
                     "command": command,
                     "elapsed_seconds": 0.0,
                 },
                 "request": dict(request),
-                "versions": {"python": platform.python_version()}
-                | {name: _version(name) for name in _PACKAGES},
+                "versions": versions(),
                 "machine": machine(),
             },
         )
@@ -174,14 +146,7 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> Path:
         """Write a file so that it is complete or absent."""
         path = self.path / name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        write_atomically(path, text)
         return path
 
     def write_toml(self, name: str, value: Mapping[str, Any]) -> Path:
@@ -205,82 +170,3 @@ class RunFolder:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise StorageError(f"{path} is damaged ({error}); delete it and resume") from error
-
-
-class DecisionLog:
-    """``decisions.jsonl``: what was decided, on what evidence, in a sentence.
-
-    Args:
-        folder: the run folder.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.path = folder.path / "decisions.jsonl"
-        _drop_torn_line(self.path)
-
-    def add(
-        self, stage: str, decision: str, sentence: str, evidence: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Append one decision; returns it."""
-        entry = {
-            "time": now(), "stage": stage, "decision": decision, "sentence": sentence,
-            "evidence": finite(dict(evidence)),
-        }  # fmt: skip
-        with writing(self.path), self.path.open("a") as file:
-            file.write(json.dumps(entry, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return entry
-
-
-def _drop_torn_line(path: Path) -> None:
-    """A line that a crash cut short would make the next one unreadable."""
-    if not path.is_file():
-        return
-    with writing(path):
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)
-
-
-def finite(value: Any) -> Any:
-    """``value`` as plain JSON values, with null for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [finite(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, str):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
-def machine() -> dict[str, Any]:
-    """CPU, cores and operating system of this machine."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return {
-        "cpu": model,
-        "cores": os.cpu_count() or 1,
-        "os": f"{platform.system()} {platform.release()}",
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def command_line() -> str:
-    """The command this process was started with."""
-    return " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv))

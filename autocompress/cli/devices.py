@@ -47,8 +47,8 @@ def show(
     """Show a profile: what the device is, what it runs well, where its figures come from."""
     import json
 
+    from autocompress.core.json_values import finite
     from autocompress.hardware import load_profile
-    from autocompress.report.safe import finite
     from autocompress.report.tables import aligned
     from autocompress.report.units import printable
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import typer
 
+from autocompress.core.json_values import finite
 from autocompress.report import units
 from autocompress.report.headline import headline
 from autocompress.report.run_folder import Row, RunView, read_run, rows_of
-from autocompress.report.safe import finite
 from autocompress.report.tables import WIDE, front_table, front_text
 
 

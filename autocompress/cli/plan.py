@@ -39,8 +39,8 @@ def plan(
     )
     start = options.subject(space, model, weights)
     from autocompress.api import plan as make_plan
+    from autocompress.core.json_values import finite
     from autocompress.report.display import plan_lines
-    from autocompress.report.safe import finite
     from autocompress.report.units import printable
 
     values = make_plan(start, data, **wanted).to_json()

@@ -32,8 +32,8 @@ def verify(
         from autocompress.errors import RequestError
 
         raise RequestError(f"there is no file {model}; give the path of an .onnx file")
+    from autocompress.core.json_values import finite
     from autocompress.export import verify as check
-    from autocompress.report.safe import finite
 
     batches = None
     if data is not None:

@@ -20,6 +20,7 @@ from autocompress.compression.fake_quant import (
 )
 from autocompress.compression.forms import form_of
 from autocompress.errors import RequestError
+from autocompress.graph.modules import put_module
 from autocompress.graph.ops import PASS_THROUGH, Op
 from autocompress.graph.precision import quantized_tensors
 
@@ -148,8 +149,7 @@ def _simulate_layer(root: fx.GraphModule, name: str, bits: int) -> None:
             f"layer {name!r} is a {type(layer).__name__}; only Conv2d and Linear are quantised"
         )
     made.train(layer.training)
-    owner, _, leaf = name.rpartition(".")
-    setattr(root.get_submodule(owner), leaf, made)
+    put_module(root, name, made)
 
 
 def _insert(root: fx.GraphModule, node: fx.Node, seen: Range) -> str:

@@ -6,12 +6,11 @@ forward pass reads views or gathers of the shared weights, so gradients reach th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from autocompress.compression.parts import Part, Transform
+from autocompress.graph.layers import pair
 from autocompress.graph.operations import kernel_padding
 
 
@@ -75,8 +74,8 @@ class ElasticLayer(nn.Module):
         if self.kernel is not None:
             weight = crop(weight, self.kernel)
         return Part(
-            "conv", weight, bias, _pair(module.stride), kernel_padding(module, self.kernel),
-            _pair(module.dilation),
+            "conv", weight, bias, pair(module.stride), kernel_padding(module, self.kernel),
+            pair(module.dilation),
             weight.shape[0] if module.groups == module.out_channels > 1 else module.groups,
         )  # fmt: skip
 
@@ -107,10 +106,6 @@ class ElasticNorm(nn.Module):
         self.module = module
         self.kept = _ALL
         self.updates = True
-
-    def reset(self) -> None:
-        """Back to the full width."""
-        self.kept = _ALL
 
     def realised(self) -> nn.Module:
         """A plain norm of the kept width with its own copy of everything."""
@@ -179,8 +174,3 @@ def crop(weight: torch.Tensor, kernel: int) -> torch.Tensor:
     height, width = weight.shape[2:]
     top, left = (height - kernel) // 2, (width - kernel) // 2
     return weight[:, :, top : top + kernel, left : left + kernel]
-
-
-def _pair(values: Sequence[int] | int) -> tuple[int, int]:
-    items = tuple(values) if isinstance(values, Sequence) else (values, values)
-    return (int(items[0]), int(items[-1]))

@@ -14,6 +14,7 @@ from autocompress.compression.pruning import channel_importance
 from autocompress.core.candidate import Candidate
 from autocompress.elastic.layers import ElasticLayer, ElasticNorm, Slice
 from autocompress.graph.model_graph import ModelGraph
+from autocompress.graph.modules import put_module
 from autocompress.graph.pickling import without_graph
 from autocompress.graph.selection import Selection, select
 
@@ -40,9 +41,9 @@ class ElasticModel(nn.Module):
         self.weights = without_graph(sort_channels(graph))
         for name, module in list(self.weights.named_modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
-                _replace(self.weights, name, ElasticLayer(module))
+                put_module(self.weights, name, ElasticLayer(module))
             elif isinstance(module, _NORMS):
-                _replace(self.weights, name, ElasticNorm(module))
+                put_module(self.weights, name, ElasticNorm(module))
         self._layers = {
             name: module
             for name, module in self.weights.named_modules()
@@ -159,15 +160,6 @@ def _permute(module: nn.Module, axis: int, places: torch.Tensor, source: torch.T
         order[places.ravel()] = source.ravel()
         with torch.no_grad():
             tensor.copy_(tensor.index_select(axis, order))
-
-
-def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
-    owner, _, leaf = name.rpartition(".")
-    parent = root.get_submodule(owner) if owner else root
-    for key, child in parent._modules[leaf].named_children():  # type: ignore[union-attr]
-        if key not in module._modules:
-            module.add_module(key, child)
-    setattr(parent, leaf, module)
 
 
 def _attribute(root: nn.Module, target: str) -> Any:

@@ -11,6 +11,7 @@ from torch import fx, nn
 from autocompress.core.candidate import Candidate
 from autocompress.elastic.layers import ElasticLayer, ElasticNorm
 from autocompress.elastic.model import ElasticModel
+from autocompress.graph.modules import put_module
 from autocompress.graph.operations import reduce_name
 
 
@@ -66,7 +67,7 @@ class _Writer:
         return model.eval()
 
     def _call(self, target: str, module: nn.Module, source: fx.Node, name: str) -> fx.Node:
-        _attach(self.root, target, module)
+        put_module(self.root, target, module)
         return self.graph.create_node("call_module", target, (source,), {}, name=name)
 
     def _module(self, node: fx.Node, source: fx.Node) -> fx.Node:
@@ -97,16 +98,3 @@ class _Writer:
             else:
                 self.root.register_buffer(target, tensor.detach().clone())
         return self.graph.get_attr(target)
-
-
-def _attach(root: nn.Module, name: str, module: nn.Module) -> None:
-    *path, leaf = name.split(".")
-    for part in path:
-        if part not in root._modules:
-            root.add_module(part, nn.Module())
-        root = root.get_submodule(part)
-    existing = root._modules.get(leaf)
-    if existing is not None:
-        for key, child in existing.named_children():
-            module.add_module(key, child)
-    root.add_module(leaf, module)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from torch import fx, nn
 from autocompress.compression.quantization import recalibrate, simulate_quantization
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
+from autocompress.core.files import replacing
 from autocompress.core.trial import Evaluation
 from autocompress.elastic.batch_norm import reestimate_batch_norm
 from autocompress.elastic.model import ElasticModel
@@ -126,7 +126,12 @@ class CandidateEvaluator:
             torch.set_num_threads(self.threads)
         started = time.monotonic()
         final = fidelity == Fidelity.FINAL
-        prepared = self.prepare(candidate, steps=self.effort.steps(fidelity), seed=seed)
+        prepared = self.prepare(
+            candidate,
+            steps=self.effort.steps(fidelity),
+            seed=seed,
+            seconds=self.effort.final_seconds if final else None,
+        )
         split = self.data.val if final else self._val_subset()
         value = evaluate_model(prepared.model, split, self.task)
         kept = "trained"
@@ -146,8 +151,10 @@ class CandidateEvaluator:
             details={"metric": value, "kept": kept},
         )
 
-    def prepare(self, candidate: Candidate, *, steps: int, seed: int) -> PreparedModel:
-        """The candidate with weights of its own, trained for ``steps``.
+    def prepare(
+        self, candidate: Candidate, *, steps: int, seed: int, seconds: float | None = None
+    ) -> PreparedModel:
+        """The candidate with weights of its own, trained for ``steps``, or ``seconds`` at most.
 
         Raises:
             DivergedError: the loss is no longer finite.
@@ -156,7 +163,7 @@ class CandidateEvaluator:
         ops = self.elastic.graph.operations(candidate)
         quantized = any(op.weight_bits < 32 for op in ops)
         later = round(steps * QUANTIZED_SHARE) if quantized else 0
-        deadline = self._deadline(steps)
+        deadline = _deadline(seconds)
         done = self._train(model, candidate, steps - later, seed, deadline)
         if done or self._changes_structure(candidate):
             reestimate_batch_norm(model, self._statistics_batches())
@@ -218,13 +225,6 @@ class CandidateEvaluator:
             for p in candidate.layers.values()
         )
 
-    def _deadline(self, steps: int) -> Callable[[], bool]:
-        limit = self.effort.final_seconds
-        if limit is None or steps != self.effort.final_steps:
-            return lambda: False
-        end = time.monotonic() + limit
-        return lambda: time.monotonic() > end
-
     def _train(
         self,
         model: nn.Module,
@@ -253,6 +253,11 @@ class CandidateEvaluator:
         ).steps  # fmt: skip
 
 
+def _deadline(seconds: float | None) -> Callable[[], bool]:
+    end = inf if seconds is None else time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
 def checkpoint_path(folder: Path, candidate: Candidate) -> Path:
     """Where a finalised candidate is saved."""
     return folder / f"{candidate.id}.safetensors"
@@ -267,20 +272,14 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write tensors as safetensors so that the file is complete or absent.
 
     Raises:
-        StorageError: the folder is missing, full or not writable.
+        StorageError: the folder is full or not writable.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     copies = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(copies, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StorageError(f"cannot write {path}: {error}") from error
+    with replacing(path) as temporary:
+        try:
+            save_file(copies, temporary)
+        except SafetensorError as error:
+            raise StorageError(f"cannot write {path}: {error}") from error
 
 
 def uniform(layers: Sequence[str], weight_bits: int, activation_bits: int) -> Candidate:

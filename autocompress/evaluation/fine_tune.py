@@ -164,7 +164,7 @@ def _loss(
     loss = task.loss(outputs, targets)
     if guide is None:
         return loss
-    term = distillation_loss(outputs, guide, recipe, classification=task.is_classification)
+    term = distillation_loss(outputs, guide, recipe, classification=task.gives_logits)
     return (1 - recipe.distillation_weight) * loss + recipe.distillation_weight * term
 
 

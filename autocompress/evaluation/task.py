@@ -73,8 +73,16 @@ class Task:
         return cls(mean_squared_error, mean_absolute_error, False, "regression")
 
     @property
-    def is_classification(self) -> bool:
-        """Whether the metric is top-1: a share of examples, with a binomial interval."""
+    def gives_logits(self) -> bool:
+        """Whether the outputs are scores of classes: trained by cross entropy, or judged by top-1.
+
+        Then they are distilled as distributions, and compared by their largest.
+        """
+        return self.loss is cross_entropy or self.metric is top1
+
+    @property
+    def metric_is_share(self) -> bool:
+        """Whether the metric is a share of the examples, with a binomial interval."""
         return self.metric is top1
 
     def evaluate(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
@@ -118,7 +126,7 @@ class Task:
                 f"the model gives outputs of shape {tuple(outputs.shape)} for {len(targets)} "
                 "targets; the first dimension must be the batch"
             )
-        if self.loss is cross_entropy or self.metric is top1:
+        if self.gives_logits:
             self._check_classes(outputs, targets)
         self._check_loss(outputs, targets)
         self.evaluate(outputs.detach(), targets)

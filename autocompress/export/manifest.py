@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from autocompress.core.files import write_atomically
 from autocompress.errors import StorageError
-from autocompress.export.files import write_atomically
 from autocompress.export.verification import (
     Expectations,
     Metric,

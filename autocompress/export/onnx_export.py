@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from autocompress.core.files import sha256_of, write_atomically
 from autocompress.errors import VerificationError
 from autocompress.export.extents import Extent, extents
-from autocompress.export.files import sha256_of, write_atomically
 from autocompress.export.general import lower_through_torch
 from autocompress.export.layers import ExportedLayer
 from autocompress.export.lowering import Lowering

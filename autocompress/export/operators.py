@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import nn
 from autocompress.export.call import Call, Emitter
 from autocompress.export.shape_operators import SHAPE_OPERATORS
 from autocompress.export.writer import OnnxWriter
+from autocompress.graph.layers import pair
 
 
 def _unary(op_type: str, **attributes: Any) -> Emitter:
@@ -92,15 +93,10 @@ def _softmax(op_type: str) -> Emitter:
     return emit
 
 
-def _pair(value: Any) -> list[int]:
-    values = list(value) if isinstance(value, Sequence) else [value]
-    return [int(values[0]), int(values[-1])]
-
-
 def _pool_settings(call: Call) -> dict[str, Any]:
-    kernel = _pair(call.arguments["kernel_size"])
-    strides = _pair(call.arguments["stride"] or kernel)
-    pads = _pair(call.arguments["padding"])
+    kernel = pair(call.arguments["kernel_size"])
+    strides = pair(call.arguments["stride"] or kernel)
+    pads = pair(call.arguments["padding"])
     settings: dict[str, Any] = {"kernel_shape": kernel, "strides": strides}
     if any(pads):
         settings["pads"] = [*pads, *pads]
@@ -111,8 +107,8 @@ def _pool_settings(call: Call) -> dict[str, Any]:
 
 def _max_pool(writer: OnnxWriter, call: Call) -> str:
     settings = _pool_settings(call)
-    dilation = _pair(call.arguments["dilation"])
-    if dilation != [1, 1]:
+    dilation = pair(call.arguments["dilation"])
+    if dilation != (1, 1):
         settings["dilations"] = dilation
     return writer.node("MaxPool", [call.value], name=call.name, **settings)
 

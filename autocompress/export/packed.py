@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autocompress.core.files import write_atomically
 from autocompress.errors import RequestError, StorageError
-from autocompress.export.files import write_atomically
 from autocompress.export.streams import (
     Kind,
     arrange,

@@ -12,9 +12,9 @@ import torch
 from torch import fx
 
 from autocompress.compression.calibration import model_inputs
+from autocompress.core.files import sha256_of
 from autocompress.core.measurement import Measurement
 from autocompress.errors import AutocompressError, DataError, VerificationError
-from autocompress.export.files import sha256_of
 from autocompress.export.loaded_precision import compare
 from autocompress.runtimes.base import Runtime, Session
 from autocompress.runtimes.registry import load_runtime

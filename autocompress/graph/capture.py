@@ -23,6 +23,7 @@ from torch import fx, nn
 from autocompress.errors import CaptureError
 from autocompress.graph.capture_check import check_capture
 from autocompress.graph.layers import LAYER_BUILDERS, PARAMETER_ARGUMENTS, UnsupportedLayer
+from autocompress.graph.modules import put_module
 
 _TORCH_ROOT = str(Path(torch.__file__).parent)
 _OWN_ROOT = str(Path(__file__).parent)
@@ -218,7 +219,7 @@ class _Normaliser:
         while name in self.names:
             name = f"{name}_again"
         self.names[name] = made
-        _add_submodule(self.root, name, layer)
+        put_module(self.root, name, layer)
         return name
 
     def _call(self, target: str, first: fx.Node, name: str) -> fx.Node:
@@ -270,18 +271,3 @@ def _module_path(node: fx.Node) -> tuple[str, ...]:
     """Names of the modules that a node was traced in, outermost first."""
     stack = node.meta.get("nn_module_stack") or {}
     return tuple(path for path, _ in stack.values())
-
-
-def _add_submodule(root: nn.Module, name: str, module: nn.Module) -> None:
-    *path, leaf = name.split(".")
-    for part in path:
-        child = root._modules.get(part)
-        if child is None:
-            child = nn.Module()
-            root.add_module(part, child)
-        root = child
-    if leaf in root._modules:  # a container of that name exists already: become its core
-        existing = root._modules[leaf]
-        for key, value in (existing._modules if existing is not None else {}).items():
-            module.add_module(key, value)
-    root.add_module(leaf, module)

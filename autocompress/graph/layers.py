@@ -42,16 +42,16 @@ def _conv2d(
     dilation: Any = (1, 1),
     groups: int = 1,
 ) -> nn.Module:
-    spans = [d * (k - 1) for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
+    spans = [d * (k - 1) for d, k in zip(pair(dilation), weight.shape[2:], strict=True)]
     if padding == "same" and any(span % 2 for span in spans):
         raise UnsupportedLayer("padding 'same' is uneven under this kernel")
     conv = nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],
         (weight.shape[2], weight.shape[3]),
-        stride=_pair(stride),
-        padding=padding if isinstance(padding, str) else _pair(padding),
-        dilation=_pair(dilation),
+        stride=pair(stride),
+        padding=padding if isinstance(padding, str) else pair(padding),
+        dilation=pair(dilation),
         groups=groups,
         bias=bias is not None,
         device="meta",
@@ -59,7 +59,8 @@ def _conv2d(
     return _set(conv, weight=weight, bias=bias)
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
+    """``k``, ``(k,)`` or ``(k, l)`` as the height and width it stands for."""
     items = list(value) if isinstance(value, list | tuple) else [value]
     return (int(items[0]), int(items[-1]))
 

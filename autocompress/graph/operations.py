@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.graph.layers import pair
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.ops import Attribute, Op
 from autocompress.graph.selection import Selection, select
@@ -276,7 +277,7 @@ def kernel_padding(module: nn.Conv2d, kernel: int | None) -> tuple[int, int]:
         spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
         full = (spans[0] // 2, spans[1] // 2)
     else:
-        full = _pair(_ints(module.padding))
+        full = pair(_ints(module.padding))
     if kernel is None:
         return full
     return (
@@ -333,9 +334,9 @@ def _attributes(base: str, arguments: Any) -> tuple[tuple[str, Attribute], ...]:
         return tuple(
             sorted(
                 {
-                    "kernel": _pair(kernel),
-                    "stride": _pair(stride),
-                    "padding": _pair(padding),
+                    "kernel": pair(kernel),
+                    "stride": pair(stride),
+                    "padding": pair(padding),
                 }.items()
             )
         )
@@ -348,7 +349,3 @@ def _attributes(base: str, arguments: Any) -> tuple[tuple[str, Attribute], ...]:
         keep = bool(arguments[2]) if len(arguments) > 2 else False
         return (("keepdim", int(keep)),)
     return ()
-
-
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    return (values[0], values[-1])

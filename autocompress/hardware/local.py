@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from autocompress.core.files import write_atomically
 from autocompress.errors import DeviceError, ProfileError
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.machine import cache_folder, describe_machine, slug
@@ -23,7 +24,7 @@ from autocompress.hardware.profile import (
     RuntimeSpec,
     Validation,
 )
-from autocompress.hardware.table import LatencyRow, LatencyTable, write_atomically
+from autocompress.hardware.table import LatencyRow, LatencyTable
 from autocompress.measurement.kernel_models import KernelTime, time_empty, time_kernels
 from autocompress.measurement.kernels import KernelSignature
 from autocompress.measurement.protocol import SEARCH, TimingProtocol

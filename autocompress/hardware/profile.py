@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities, Precision
+from autocompress.core.files import write_atomically
 from autocompress.errors import ProfileError
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.machine import Machine
-from autocompress.hardware.table import LatencyTable, write_atomically
+from autocompress.hardware.table import LatencyTable
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*")
 PROFILE_FILE = "profile.toml"
@@ -150,7 +151,7 @@ class HardwareProfile:
         """Write ``profile.toml`` and ``latency.csv`` into ``folder``.
 
         Raises:
-            ProfileError: the folder cannot be written.
+            StorageError: the folder cannot be written.
         """
         import tomli_w
 

@@ -6,12 +6,11 @@ import csv
 import hashlib
 import io
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from autocompress.core.files import write_atomically
 from autocompress.errors import ProfileError
 from autocompress.measurement.kernels import KernelSignature
 
@@ -147,26 +146,3 @@ def _row(fields: list[str], where: str) -> LatencyRow:
     except ProfileError as error:
         raise ProfileError(f"{where}: {error}") from error
     return LatencyRow(kernel, hot, ctx, low, high, runs, fields[6], fields[7])
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is complete or does not have its name.
-
-    Raises:
-        ProfileError: the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ProfileError(f"cannot write {path}: {error}") from error

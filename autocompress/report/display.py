@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from autocompress.core.events import Event
+from autocompress.core.json_values import finite
 from autocompress.errors import RequestError
 from autocompress.report import units
 from autocompress.report.run_folder import rows_of
-from autocompress.report.safe import finite
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

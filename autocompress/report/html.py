@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from autocompress.errors import StorageError
+from autocompress.core.files import write_atomically
 from autocompress.report import sections
 from autocompress.report.figures import Figure, course_figure, estimate_figure, front_figure
 from autocompress.report.headline import Headline, headline
@@ -30,7 +28,7 @@ def write_report(run_dir: str | Path, path: str | Path | None = None) -> Path:
     """
     view = read_run(run_dir)
     target = Path(path) if path is not None else view.directory / "report.html"
-    _write(target, render(view))
+    write_atomically(target, render(view))
     return target
 
 
@@ -188,21 +186,3 @@ def _figure(figure: Figure | None, otherwise: str) -> Html:
 def _footer(view: RunView) -> Html:
     version = view.section("run").get("version") or view.section("versions").get("autocompress", "")
     return element("footer", f"autocompress {version} · run {view.section('run').get('id', '')}")
-
-
-def _write(target: Path, content: str) -> None:
-    temporary = ""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise StorageError(f"the report {target} cannot be written: {reason}") from error

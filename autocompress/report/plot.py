@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from autocompress.core.json_values import finite
 from autocompress.errors import RequestError
 from autocompress.report.figures import front_figure
 from autocompress.report.run_folder import RunView
-from autocompress.report.safe import finite
 
 #: The report's light theme; ``assets/report.css`` holds the same colours.
 _COLOURS = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
+
+from autocompress.core.json_values import finite
 
 
 class Html(str):
@@ -37,18 +38,6 @@ def label(value: object, limit: int = 48) -> str:
     plain = " ".join(str(value).split())
     short = plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
     return html.escape(short, quote=False)
-
-
-def finite(value: Any) -> Any:
-    """``value`` as JSON values, with None for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, str) or value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, Sequence):
-        return [finite(item) for item in value]
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def script_json(value: Any) -> Html:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from autocompress.core.json_values import finite
 from autocompress.report import units
 from autocompress.report.headline import is_share, metric_name
 from autocompress.report.run_folder import Row, RunView, rows_of
-from autocompress.report.safe import Html, element, finite, joined, text
+from autocompress.report.safe import Html, element, joined, text
 
 NUMBER = "num"
 WIDE = "wide"

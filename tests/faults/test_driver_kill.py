@@ -21,8 +21,8 @@ from torch import nn
 import autocompress as ac
 from autocompress.cli import main
 from autocompress.core.events import Event
+from autocompress.core.files import sha256_of
 from autocompress.errors import RequestError, RunInUseError
-from autocompress.export.files import sha256_of
 from tests.integration.runs import (
     ROOT,
     Setup,

@@ -6,9 +6,10 @@ import time
 
 import torch
 
-from autocompress.agent.artifacts import Artifact, Row, measure_latencies, move, write_artifact
+from autocompress.agent.artifacts import Artifact, measure_latencies, move, write_artifact
 from autocompress.agent.context import Context
-from autocompress.agent.planner import with_verification
+from autocompress.agent.figures import Row
+from autocompress.agent.planner import VerificationCost, with_verification
 from autocompress.agent.weights import load_weights
 from autocompress.core.candidate import Candidate, Recipe
 from autocompress.elastic.realise import realise
@@ -36,8 +37,10 @@ def run(context: Context) -> None:
         return
     began = time.monotonic()
     artifacts = [_original(context), _int8(context)]
+    exported = time.monotonic()
     for artifact, measured in zip(artifacts, measure_latencies(context, artifacts), strict=True):
         artifact.row.update(measured)
+    cost = _cost(artifacts, exported - began, time.monotonic() - exported)
     context.baselines = {a.row["id"]: a.row for a in artifacts}
     reference = context.baselines[FP32]
     for artifact in artifacts:
@@ -47,13 +50,24 @@ def run(context: Context) -> None:
     context.folder.write_json("baseline.json", [a.row for a in artifacts])
     context.tell(STAGE, "note", "baseline", {"rows": [a.row for a in artifacts]})
     _say(context)
-    _plan_again(context, (time.monotonic() - began) / len(artifacts))
+    _plan_again(context, cost)
 
 
-def _plan_again(context: Context, seconds_per_model: float) -> None:
+def _cost(artifacts: list[Artifact], exporting: float, timing: float) -> VerificationCost:
+    """What verifying a model will cost, from what it cost for the baselines."""
+    timed = 0.0
+    for artifact in artifacts:
+        if artifact.latency is not None and artifact.latency.ok:
+            protocol = artifact.latency.protocol
+            running = artifact.latency.runs * float(artifact.row["latency_ms"]) / 1e3
+            timed += max(running, float(protocol["min_seconds"]))
+    return VerificationCost.of(exporting, timing, timed, len(artifacts))
+
+
+def _plan_again(context: Context, cost: VerificationCost) -> None:
     """Keep as much time for verification as it was seen to need."""
     before = context.plan
-    context.plan = with_verification(before, seconds_per_model, context.remaining())
+    context.plan = with_verification(before, cost, context.remaining())
     if context.plan is before:
         return
     context.folder.write_json("plan.json", context.plan.to_json())
@@ -61,11 +75,13 @@ def _plan_again(context: Context, seconds_per_model: float) -> None:
     context.decide(
         STAGE,
         "plan again",
-        f"Exporting, checking and timing a model takes {seconds_per_model:.1f} s here: "
+        f"Exporting, checking and timing a model takes {cost.each:.1f} s here, and {cost.once:.1f} "
+        f"s once: "
         f"{verify:.0f} s are kept for {context.plan.models} models, "
         f"{context.plan.seconds['search']:.0f} s remain for the search and "
         f"{context.plan.seconds['finalise']:.0f} s for training the front.",
-        seconds_per_model=seconds_per_model, before=before.seconds, after=context.plan.seconds,
+        seconds_per_model=cost.each, seconds_once=cost.once,
+        before=before.seconds, after=context.plan.seconds,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def run(context: Context) -> None:
     recipe = Recipe()
 
     def distillation(outputs: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
-        return distillation_loss(outputs, guide, recipe, classification=task.is_classification)
+        return distillation_loss(outputs, guide, recipe, classification=task.gives_logits)
 
     timed = bool(context.plan.seconds)
     limit = context.deadline(context.plan.seconds.get(STAGE)) if timed else None

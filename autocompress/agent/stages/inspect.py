@@ -108,7 +108,7 @@ def _check_against_data(context: Context) -> None:
             "check its weights and the scale of the inputs"
         )
     context.request.task.check(outputs, targets)
-    classes = data.num_classes if context.request.task.is_classification else None
+    classes = data.num_classes if context.request.task.gives_logits else None
     if classes is not None and outputs.shape[1] < classes:
         raise DataError(
             f"the data holds {classes} classes (labels 0 to {classes - 1}), but the model gives "

@@ -11,7 +11,6 @@ import pandas as pd
 from autocompress.agent.artifacts import (
     MODEL,
     Artifact,
-    Row,
     measure_latencies,
     move,
     remove,
@@ -19,15 +18,15 @@ from autocompress.agent.artifacts import (
 )
 from autocompress.agent.bounds import broken, infeasible, score, value
 from autocompress.agent.context import Context
-from autocompress.agent.run_folder import writing
+from autocompress.agent.figures import Row
 from autocompress.agent.stages.baseline import FP32, finish_row
+from autocompress.core.files import sha256_of, writing
 from autocompress.core.pareto import non_dominated
 from autocompress.errors import (
     AutocompressError,
     StorageError,
     VerificationError,
 )
-from autocompress.export.files import sha256_of
 from autocompress.export.manifest import NAME as MANIFEST
 from autocompress.export.manifest import read_manifest
 from autocompress.export.verification import Check

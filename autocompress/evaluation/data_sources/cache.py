@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from autocompress.core.files import replacing
 from autocompress.core.places import cache_folder as cache_folder
-from autocompress.errors import DataError
+from autocompress.errors import DataError, StorageError
 
 #: Raise when what is stored changes, so that old files are not read.
 _VERSION = 1
@@ -50,9 +49,10 @@ def decoded(path: Path, decode: Callable[[], Arrays]) -> tuple[Arrays, str | Non
         return found, None
     arrays = decode()
     try:
-        _write(cached, arrays)
-    except OSError as error:
-        return arrays, f"decoded images were not cached in {cached.parent}: {error}"
+        with replacing(cached) as temporary, temporary.open("wb") as file:
+            np.savez(file, x=arrays[0], y=arrays[1])
+    except StorageError as error:
+        return arrays, f"decoded images were not cached: {error}"
     return arrays, None
 
 
@@ -66,16 +66,3 @@ def _read(path: Path) -> Arrays | None:
     if x.dtype != np.uint8 or x.ndim != 4 or y.shape != (len(x),):
         return None
     return x, y
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, x=arrays[0], y=arrays[1])
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

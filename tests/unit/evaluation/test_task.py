@@ -21,7 +21,8 @@ def test_classification_by_default() -> None:
     targets = torch.tensor([0, 1, 1])
 
     assert task.evaluate(outputs, targets) == pytest.approx(2 / 3)
-    assert task.is_classification
+    assert task.gives_logits
+    assert task.metric_is_share
     assert task.drop(0.9, 0.88) == pytest.approx(0.02)
     task.check(outputs, targets)
 
@@ -38,7 +39,8 @@ def test_regression_is_better_when_smaller() -> None:
     assert task.evaluate(outputs, targets) == pytest.approx(0.25)
     assert task.score(0.25) == -0.25
     assert task.drop(0.2, 0.25) == pytest.approx(0.05)
-    assert not task.is_classification
+    assert not task.gives_logits
+    assert not task.metric_is_share
 
 
 def test_custom_callables_travel_to_worker_processes() -> None:

@@ -193,11 +193,12 @@ def test_a_float_graph_with_integer_operations_is_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_a_missing_folder_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
     graph = digit_graph()
     model, ops = realised(graph, Candidate())
     with pytest.raises(StorageError, match="cannot write"):
-        export_onnx(model, ops, (digits()[0][:1],), tmp_path / "none" / "m.onnx")
+        export_onnx(model, ops, (digits()[0][:1],), tmp_path / "file" / "m.onnx")
 
 
 class _Tokens(nn.Module):

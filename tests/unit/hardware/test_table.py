@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.errors import ProfileError
-from autocompress.hardware.table import COLUMNS, LatencyRow, LatencyTable, write_atomically
+from autocompress.hardware.table import COLUMNS, LatencyRow, LatencyTable
 from tests.unit.hardware.helpers import row, table_kernels
 
 ROWS = [row(kernel) for kernel in table_kernels(3)]
@@ -82,13 +82,3 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError, match="cannot read"):
         LatencyTable.load(tmp_path / "binary.csv")
-
-
-def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "sub" / "file"
-    write_atomically(path, "one")
-    write_atomically(path, "two")
-    assert path.read_text() == "two"
-    assert len(list(path.parent.iterdir())) == 1
-    with pytest.raises(ProfileError, match="cannot write"):
-        write_atomically(path / "below", "three")

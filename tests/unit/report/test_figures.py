@@ -8,10 +8,10 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
+from autocompress.core.json_values import finite
 from autocompress.report.figures import Figure, course_figure, estimate_figure, front_figure
 from autocompress.report.heatmap import heatmap_figure
 from autocompress.report.run_folder import RunView, read_run
-from autocompress.report.safe import finite
 
 MakeRun = Callable[..., Path]
 MAKERS = [front_figure, heatmap_figure, estimate_figure, course_figure]

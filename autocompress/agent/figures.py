@@ -1,0 +1,98 @@
+"""A model's figures: what is counted, what is estimated, and the same layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from autocompress.agent.context import Context
+from autocompress.core.candidate import Candidate
+from autocompress.export.packed import pack
+from autocompress.export.verification import Verification
+from autocompress.graph.ops import Op
+from autocompress.graph.precision import quantized_tensors
+from autocompress.hardware.memory import peak_memory_bytes
+from autocompress.hardware.size import size_bytes, weight_bytes
+
+#: A model's figures; keys are the columns of ``pareto.csv``.
+Row: TypeAlias = dict[str, Any]
+
+
+def counted(ops: Sequence[Op], path: Path) -> Row:
+    """Bytes of the file and of what is packed from it, and what the operations come to."""
+    packed = pack(path)
+    try:
+        packed_bytes = packed.stat().st_size
+    finally:
+        packed.unlink()
+    return {
+        "size_bytes": path.stat().st_size,
+        "packed_bytes": packed_bytes,
+        "size_estimate_bytes": size_bytes(ops, quantized_tensors(ops)),
+        "macs": sum(op.macs for op in ops),
+        "parameters": sum(op.parameters for op in ops),
+        "peak_memory_bytes": peak_memory_bytes(ops, quantized_tensors(ops)),
+    }
+
+
+def estimated(context: Context, ops: Sequence[Op]) -> Row:
+    """The table's latency with its band; nothing before there is a table."""
+    predictor: Any = context.predictor
+    if predictor is None:
+        return {}  # the table is made after the baselines
+    found = predictor.estimate(ops)
+    return {
+        "latency_estimate_ms": found.value,
+        "latency_estimate_low_ms": found.low,
+        "latency_estimate_high_ms": found.high,
+    }
+
+
+def share_interval(found: Verification) -> Row:
+    """95 % Wilson interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    share, n = found.metrics.get("accuracy"), found.examples
+    if share is None or not n:
+        return {}
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return {"accuracy_low": max(0.0, centre - half), "accuracy_high": min(1.0, centre + half)}
+
+
+def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> list[Row]:
+    """One row per layer that remains."""
+    prices: Mapping[str, float] = {}
+    if context.predictor is not None:
+        prices = context.predictor.by_op(ops)
+    rows: dict[str, Row] = {}
+    for op in ops:
+        if op.layer is None:
+            continue
+        name = op.layer if op.layer in context.space.graph.layers else op.layer[:-2]
+        known = context.space.graph.layers[name]
+        policy = candidate.policy(name)
+        row = rows.setdefault(
+            name,
+            {
+                "name": name,
+                "kind": "depthwise conv" if known.is_depthwise else known.kind,
+                "weight_bits": policy.weight_bits,
+                "activation_bits": policy.activation_bits,
+                "width": op.weight_shape[0],
+                "original_width": known.out_channels,
+                "sparsity": policy.sparsity,
+                "rank": policy.rank,
+                "macs": 0,
+                "parameters": 0,
+                "bytes": 0,
+                "latency_estimate_ms": 0.0,
+            },
+        )
+        row["width"] = op.weight_shape[0]
+        row["macs"] += op.macs
+        row["parameters"] += op.parameters
+        row["bytes"] += weight_bytes(op)
+        row["latency_estimate_ms"] += prices.get(op.name, 0.0)
+    return list(rows.values())
