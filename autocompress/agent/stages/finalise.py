@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from autocompress.agent.context import Context
-from autocompress.agent.selection import choose_finalists, nearest
+from autocompress.agent.selection import first_finalists, nearest, next_finalists
 from autocompress.agent.stages.baseline import FP32
 from autocompress.agent.stages.search import LEAST, open_study
 from autocompress.core.budget import Fidelity
@@ -20,6 +22,8 @@ from autocompress.evaluation.evaluator import checkpoint_path
 from autocompress.search.failures import all_failed
 
 STAGE = "finalise"
+#: Rounds in which finalists are chosen; each sees what full training gave in those before it.
+ROUNDS = 3
 #: Seconds one finalist may take when the budget sets no time.
 _LONGEST = 3600.0
 #: Failed trials stay failed: resuming would only say so again.
@@ -36,11 +40,13 @@ def run(context: Context) -> None:
     if trials and not complete:
         raise all_failed(trials, _ANEW)
     reference = context.request.task.score(context.baselines[FP32]["val_accuracy"])
-    chosen = choose_finalists(searched, context.request.objectives, plan.models, original=reference)
-    if not chosen:  # training back may bring the nearest within the bounds
+    if searched:
+        _spend_what_is_left(context, min(plan.models, len(searched)))
+        chosen, trained = _in_rounds(context, searched, reference)
+    else:  # training back may bring the nearest within the bounds
         chosen = nearest(complete, context.request.bounds, plan.models)
-    _spend_what_is_left(context, len(chosen))
-    trained = _train(context, chosen)
+        _spend_what_is_left(context, len(chosen))
+        trained = _train(context, chosen, len(chosen))
     finished = [r for r in trained if r.state == "complete" and _saved(context, r)]
     if trained and not finished:
         raise all_failed(trained, _ANEW)
@@ -49,7 +55,8 @@ def run(context: Context) -> None:
         STAGE,
         "train the front",
         (
-            f"{len(chosen)} of {len(searched)} feasible trials were chosen, spread over the front; "
+            f"{len(chosen)} of {len(searched)} feasible trials were chosen in rounds, spread over "
+            f"the front that full training was expected to give; "
             if searched
             else f"No trial meets every bound; the nearest {len(chosen)} were chosen; "
         )
@@ -78,24 +85,42 @@ def _spend_what_is_left(context: Context, models: int) -> None:
     )  # fmt: skip
 
 
-def _train(context: Context, chosen: list[TrialRecord]) -> list[TrialRecord]:
+def _in_rounds(
+    context: Context, searched: list[TrialRecord], reference: float
+) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """Choose and train a third of the models at a time; returns the chosen and the trained."""
+    objectives, models = context.request.objectives, min(context.plan.models, len(searched))
+    chosen: list[TrialRecord] = []
+    trained: list[TrialRecord] = []
+    for number in range(ROUNDS):
+        places = math.ceil(models * (number + 1) / ROUNDS) - len(chosen)
+        if not chosen:
+            more = first_finalists(searched, objectives, places, original=reference)
+        else:
+            more = next_finalists(searched, chosen, trained, objectives, places, original=reference)
+        chosen += more
+        trained = _train(context, chosen, models)
+        if len(trained) < len(chosen):
+            break
+    return chosen, trained
+
+
+def _train(context: Context, chosen: list[TrialRecord], models: int) -> list[TrialRecord]:
+    """Train what is chosen and not trained yet; all of it that is trained, fewer if time ends."""
     report = context.progress(STAGE, "models")
-    done: list[TrialRecord] = []
-
-    def on_trial(record: TrialRecord) -> None:
-        done.append(record)
-        report(len(done), len(chosen))
-
     timed = bool(context.plan.seconds)
     reserve = context.plan.seconds.get("verify", 0.0)
     limit = max(120.0, 10 * context.plan.seconds.get(STAGE, _LONGEST))
     genomes = [np.array(t.genome, dtype=np.int64) for t in chosen]
     with open_study(context, limit) as study:
+        finals = sum(t.fidelity == Fidelity.FINAL for t in study.trials)
+        numbers = itertools.count(finals + 1)
 
         def evaluate(genomes: list[Genome], deadline: float | None) -> list[TrialRecord]:
             return study.evaluate(
                 genomes, fidelity=Fidelity.FINAL, origin="front", deadline=deadline,
-                on_trial=on_trial, should_stop=lambda: context.stopping,
+                on_trial=lambda _: report(next(numbers), models),
+                should_stop=lambda: context.stopping,
             )  # fmt: skip
 
         evaluate(genomes[:LEAST], None)
