@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli import devices, doctor, plan, report, resume, search, spaces, verify
+from autocompress.cli import doctor, plan, report, resume, search, spaces, verify
+from autocompress.cli.devices import app as devices
 from autocompress.cli.faults import DEBUG_VARIABLE, Commands, show_bug
 
 app = typer.Typer(

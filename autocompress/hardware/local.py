@@ -201,6 +201,7 @@ def profile_of(local: LocalTable) -> HardwareProfile:
         version=local.runtime.version,
         threads=local.threads,
         options=dict(local.runtime.options),
+        lowering=local.runtime.lowering,
         run_us=run_us,
     )
     profile = HardwareProfile(

@@ -15,7 +15,7 @@ from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.calibration import Calibration, NetworkSums, as_row, fit
 from autocompress.hardware.fallback import Fallback
 from autocompress.hardware.local import LocalTable, profile_of
-from autocompress.hardware.lowering import lower, lower_by_op
+from autocompress.hardware.lowerings.registry import load_lowering
 from autocompress.hardware.profile import HardwareProfile, Validation
 from autocompress.measurement.kernels import KernelSignature
 
@@ -51,6 +51,7 @@ class LatencyPredictor:
     def __init__(self, profile: HardwareProfile, *, local: LocalTable | None = None) -> None:
         self.profile = profile
         self.local = local
+        self.lower_by_op = load_lowering(profile.runtime.lowering)
         self.calibration = profile.calibration
         self.validation = profile.validation
         self._prices: dict[str, KernelPrice] = {}
@@ -71,7 +72,7 @@ class LatencyPredictor:
 
     def kernels(self, ops: Sequence[Op]) -> tuple[KernelSignature, ...]:
         """The kernels that the device's runtime executes for a candidate."""
-        return lower(ops, quantized_tensors(ops))
+        return tuple(kernel for _, kernel in self.lower_by_op(ops, quantized_tensors(ops)))
 
     def missing(self, ops: Sequence[Op]) -> list[KernelSignature]:
         """Kernels of a candidate that the table lacks."""
@@ -159,7 +160,7 @@ class LatencyPredictor:
         """
         total: dict[str, float] = {}
         calibration = self.calibration
-        for name, kernel in lower_by_op(ops, quantized_tensors(ops)):
+        for name, kernel in self.lower_by_op(ops, quantized_tensors(ops)):
             us = calibration.a * self.price(kernel).hot_us + calibration.kernel_us
             total[name] = total.get(name, 0.0) + us / 1e3
         return total

@@ -25,7 +25,6 @@ from autocompress.core.space import Genome, SearchSpace
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.influence import FeatureLookup, Ints
-from autocompress.hardware.lowering import lower_by_op
 from autocompress.hardware.memory import peak_memory_bytes
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.size import FILE_BYTES, op_bytes
@@ -135,7 +134,7 @@ class CandidatePricer:
         """The same for one genome, computed from its operations."""
         ops = list(self._operations(genome))
         quantized = quantized_tensors(ops)
-        kernels = tuple(kernel for _, kernel in lower_by_op(ops, quantized))
+        kernels = tuple(kernel for _, kernel in self.predictor.lower_by_op(ops, quantized))
         price = np.array(self._priced((False, kernels)))
         counted = np.array([[sum(op.macs for op in ops), sum(op.parameters for op in ops)]])
         size = np.array([float(sum(op_bytes(op, quantized) for op in ops))])
@@ -238,7 +237,7 @@ class CandidatePricer:
     def _lower_one(self, ops: Sequence[Op]) -> tuple[Ints, Ints]:
         quantized = quantized_tensors(ops)
         kernels: dict[str, list[KernelSignature]] = {}
-        for name, kernel in lower_by_op(ops, quantized):
+        for name, kernel in self.predictor.lower_by_op(ops, quantized):
             kernels.setdefault(name, []).append(kernel)
         present = {op.name for op in ops}
         templates = np.zeros(len(self._slots), dtype=np.int64)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from autocompress.core.space import Genome
 from autocompress.graph.ops import Op
-from autocompress.hardware.blocked_layout import ALIGNMENT, BLOCK
 from autocompress.hardware.influence import Codes, GeneLookup, Ints
+from autocompress.hardware.lowerings.onnxruntime_cpu.blocked_layout import ALIGNMENT, BLOCK
 
 Operations: TypeAlias = Callable[[Genome], Sequence[Op]]
 

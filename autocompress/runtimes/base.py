@@ -104,6 +104,11 @@ class Runtime(Protocol):
         """Name, version and options in one line: the key of measured figures."""
         ...
 
+    @property
+    def lowering(self) -> str:
+        """Name of the rules by which it turns operations into kernels."""
+        ...
+
     def load(self, path: str | Path | bytes, *, threads: int = 1, optimize: bool = True) -> Session:
         """Open a model for running.
 

@@ -172,6 +172,11 @@ class OnnxRuntime:
         options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
         return f"{self.name}/{self.version}/{options}"
 
+    @property
+    def lowering(self) -> str:
+        """``"onnxruntime-cpu"``."""
+        return "onnxruntime-cpu"
+
     def _session_options(self, threads: int, optimize: bool) -> Any:
         if threads < 1:
             raise RequestError(f"threads is {threads!r}; it must be at least 1")

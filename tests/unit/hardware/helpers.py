@@ -11,7 +11,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.space import Choice, Genome, SearchSpace
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
-from autocompress.hardware.lowering import lower
+from autocompress.hardware.lowerings.onnxruntime_cpu.lower import lower
 from autocompress.hardware.machine import Machine
 from autocompress.hardware.profile import HardwareProfile
 from autocompress.hardware.table import LatencyRow, LatencyTable

@@ -16,7 +16,7 @@ from autocompress.export.onnx_export import export_onnx
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
-from autocompress.hardware.lowering import lower, lower_by_op
+from autocompress.hardware.lowerings.onnxruntime_cpu.lower import lower, lower_by_op
 from autocompress.measurement.kernels import signatures
 from autocompress.measurement.networks import Network, NetworkBuilder, reference_networks
 from autocompress.runtimes.registry import load_runtime

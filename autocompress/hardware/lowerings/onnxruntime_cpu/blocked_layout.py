@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autocompress.hardware.kernel_graph import Graph, Node
+from autocompress.hardware.lowerings.onnxruntime_cpu.kernel_graph import Graph, Node
 from autocompress.measurement.kernels import TensorType
 
 BLOCK = 16

@@ -14,9 +14,14 @@ from math import prod
 
 from autocompress.graph.ops import FUSED_TAILS, Op
 from autocompress.graph.precision import fused_tails
-from autocompress.hardware.blocked_layout import use_blocked_channels
-from autocompress.hardware.channels_last import use_channels_last
-from autocompress.hardware.kernel_graph import SCALE, ZERO_U8, Graph, Operand
+from autocompress.hardware.lowerings.onnxruntime_cpu.blocked_layout import use_blocked_channels
+from autocompress.hardware.lowerings.onnxruntime_cpu.channels_last import use_channels_last
+from autocompress.hardware.lowerings.onnxruntime_cpu.kernel_graph import (
+    SCALE,
+    ZERO_U8,
+    Graph,
+    Operand,
+)
 from autocompress.measurement.kernels import KernelSignature, TensorType
 from autocompress.measurement.synthesis import guarded, pair
 from autocompress.runtimes.base import AttributeValue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autocompress.hardware.kernel_graph import (
+from autocompress.hardware.lowerings.onnxruntime_cpu.kernel_graph import (
     SCALE,
     TO_FIRST,
     TO_LAST,

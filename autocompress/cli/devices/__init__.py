@@ -1,0 +1,1 @@
+"""``autocompress devices …``: one file a command."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime's CPU provider: fusion, blocked channels, channels last."""
