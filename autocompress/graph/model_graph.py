@@ -15,6 +15,7 @@ from torch import fx, nn
 from autocompress.core.candidate import Candidate
 from autocompress.graph.ops import Op
 from autocompress.graph.pickling import from_plain, to_plain
+from autocompress.graph.shapes import ShapeMemory
 
 Role = Literal["out", "in", "norm"]
 
@@ -191,6 +192,11 @@ class ModelGraph:
     def group_of(self) -> dict[str, ChannelGroup]:
         """For each producing layer, its channel group."""
         return {name: group for group in self.groups.values() for name in group.producers}
+
+    @cached_property
+    def shapes(self) -> ShapeMemory:
+        """Shapes of results, for whoever walks the graph."""
+        return ShapeMemory()
 
     def operations(self, candidate: Candidate) -> tuple[Op, ...]:
         """The candidate's operations (see :func:`autocompress.graph.operations.operations`)."""

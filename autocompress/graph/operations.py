@@ -189,7 +189,7 @@ class _Walk:
         if rank is not None and not depthwise and rank < min(weight[0], _prod(weight[1:])):
             self._low_rank(node, name, policy, value, weight, attributes, rank)
             return
-        self.values[node.name] = _apply(value, weight, attributes)
+        self.values[node.name] = self.graph.shapes.layer(value, tuple(weight), attributes)
         self._emit(
             node, "conv" if len(weight) == 4 else "linear", self._inputs(node),
             layer=name, **_coded(policy, weight, attributes),
@@ -209,7 +209,7 @@ class _Walk:
                 "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
                 "dilation": (1, 1), "groups": 1,
             }  # fmt: skip
-        middle = _apply(value, first, inner)
+        middle = self.graph.shapes.layer(value, tuple(first), inner)
         reduced = reduce_name(node.name)
         self.ops.append(
             Op(
@@ -217,7 +217,7 @@ class _Walk:
                 **_coded(policy, first, inner),
             )
         )  # fmt: skip
-        self.values[node.name] = _apply(middle, second, outer)
+        self.values[node.name] = self.graph.shapes.layer(middle, tuple(second), outer)
         self._emit(node, kind, (reduced,), layer=f"{name}.1", **_coded(policy, second, outer))
 
     # -- everything else ------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class _Walk:
         keywords = {**fx.map_arg(node.kwargs, self._value)}
         if "device" in keywords:
             keywords["device"] = torch.device("meta")
-        value = node.target(*arguments, **keywords)  # type: ignore[operator]
+        value = self.graph.shapes.call(node, arguments, keywords)
         self.values[node.name] = value
         inputs = self._inputs(node)
         if not inputs:
@@ -305,16 +305,6 @@ def _coded(policy: LayerPolicy, weight: list[int], attributes: dict[str, Attribu
         "activation_bits": policy.activation_bits,
         "sparsity": policy.sparsity,
     }
-
-
-def _apply(value: torch.Tensor, weight: list[int], attributes: Mapping[str, Any]) -> torch.Tensor:
-    tensor = torch.empty(weight, device="meta", dtype=value.dtype)
-    if len(weight) != 4:
-        return nn.functional.linear(value, tensor)
-    return nn.functional.conv2d(
-        value, tensor, None, attributes["stride"], attributes["padding"],
-        attributes["dilation"], int(attributes["groups"]),
-    )  # fmt: skip
 
 
 def _kind(base: str, arguments: Any, value: torch.Tensor) -> str:

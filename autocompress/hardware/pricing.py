@@ -340,10 +340,12 @@ class CandidatePricer:
         count = states.shape[1]
         totals, tops = np.zeros((count, _SUMMED)), np.zeros(count)
         counted, sizes = np.zeros((count, 2)), np.zeros(count)
+        rows, room = np.empty((count, _SUMMED)), np.empty(count)
         for place, slot in enumerate(self._slots.slots.values()):
             row, forms = states[place], chosen[place]
-            totals += summed[row]
-            np.maximum(tops, largest[row], out=tops)
+            # a known mode lets numpy write into the room without a copy
+            totals += np.take(summed, row, axis=0, out=rows, mode="clip")
+            np.maximum(tops, np.take(largest, row, out=room, mode="clip"), out=tops)
             prices = self._prices_of_forms(slot)
             if prices[:, _MACS].any() or prices[:, _PARAMETERS].any():
                 counted += prices[forms, :_FLOAT_SIZE]

@@ -205,13 +205,16 @@ class Wiring:
                     continue
                 columns = np.flatnonzero(np.broadcast_to(np.asarray(there), (count,)) & present)
                 last[self._get(owner, at)[columns], columns] = slot
-        change = np.zeros((slots + 1, count))
-        change[:slots] += held
+        freed = np.zeros((slots, count), dtype=np.int64)
         for slot in range(slots):
             end = self._single(last[slot])
             if isinstance(end, int):
-                change[end + 1] -= held[slot]
+                freed[end] += held[slot]
             else:
-                change[end + 1, self._all] -= held[slot]
-        peaks: npt.NDArray[np.float64] = np.cumsum(change, axis=0).max(axis=0)
-        return peaks
+                freed[end, self._all] += held[slot]
+        live, peaks = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+        for slot in range(slots):
+            live += held[slot]
+            np.maximum(peaks, live, out=peaks)
+            live -= freed[slot]
+        return peaks.astype(np.float64)
