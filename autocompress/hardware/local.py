@@ -35,6 +35,8 @@ _TABLE = "latency.csv"
 _STATE = "state.json"
 #: Kernels timed in turns; more would let the machine drift between the turns of one kernel.
 GROUP = 8
+#: Seconds that a row is expected to take before any was measured.
+ROW_SECONDS = 0.09
 
 
 def table_folder(runtime: Runtime, threads: int) -> Path:
@@ -95,7 +97,7 @@ class LocalTable:
             How many were measured.
         """
         wanted = list({k.key: k for k in kernels if self._wants(k)}.values())
-        done = 0
+        done, began = 0, time.monotonic()
         for start in range(0, len(wanted), GROUP):
             if deadline is not None and time.monotonic() >= deadline:
                 break
@@ -106,7 +108,15 @@ class LocalTable:
             self._keep()
             if progress is not None:
                 progress(start + len(group), len(wanted))
+        if done >= GROUP:
+            self.remember(row_seconds=(time.monotonic() - began) / done)
         return done
+
+    @property
+    def row_seconds(self) -> float:
+        """Seconds that a row took when rows were last measured here."""
+        found = self.state().get("row_seconds")
+        return found if isinstance(found, float) else ROW_SECONDS
 
     def _wants(self, kernel: KernelSignature) -> bool:
         return not kernel.is_view and kernel not in self.table and kernel.key not in self.failed

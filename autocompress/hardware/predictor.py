@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -164,6 +164,11 @@ class LatencyPredictor:
             us = calibration.a * self.price(kernel).hot_us + calibration.kernel_us
             total[name] = total.get(name, 0.0) + us / 1e3
         return total
+
+    @property
+    def calibrated_profile(self) -> HardwareProfile:
+        """The profile with the coefficients and the validation that hold now."""
+        return replace(self.profile, calibration=self.calibration, validation=self.validation)
 
     # -- calibration ------------------------------------------------------------------------------
 

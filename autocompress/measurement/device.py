@@ -91,7 +91,9 @@ def measure_device(
     profile.table.add(_rows(wanted, engine, protocol, threads, rounds, progress))
     if not len(profile.table):
         raise DeviceError(f"{engine.name} could not run any of {len(wanted)} kernels")
-    found = _measure_networks([*fitted, *held_out], threads, runtime, progress)
+    found = measure_networks(
+        [*fitted, *held_out], threads=threads, runtime=runtime, progress=progress
+    )
     profile = _checked(profile, fitted, held_out, found)
     if folder is not None:
         profile.save(Path(folder) / name)
@@ -175,9 +177,15 @@ def _better(old: LatencyRow | None, new: LatencyRow) -> LatencyRow:
     )
 
 
-def _measure_networks(
-    networks: Sequence[Network], threads: int, runtime: str, progress: Progress | None
+def measure_networks(
+    networks: Sequence[Network],
+    *,
+    threads: int = 1,
+    runtime: str = "onnxruntime",
+    protocol: TimingProtocol = NETWORKS,
+    progress: Progress | None = None,
 ) -> dict[str, Measurement]:
+    """Latencies of networks with random weights, by name, a few at a time in turns."""
     found: dict[str, Measurement] = {}
     with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
         for start in range(0, len(networks), GROUP):
@@ -188,7 +196,7 @@ def _measure_networks(
                 path.write_bytes(network.onnx())
                 paths.append(path)
             measured = measure_interleaved(
-                paths, protocol=NETWORKS, runtime=runtime, threads=threads
+                paths, protocol=protocol, runtime=runtime, threads=threads
             )
             found |= {n.name: m for n, m in zip(group, measured, strict=True)}
             if progress is not None:

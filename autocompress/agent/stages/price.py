@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from autocompress.agent.context import Context
 from autocompress.agent.prices import Prices
-from autocompress.agent.seeds import uniform_seeds
+from autocompress.agent.seeds import neighbours, uniform_seeds
 from autocompress.core.candidate import Candidate
 from autocompress.core.space import Genome
 from autocompress.evaluation.evaluator import uniform
+from autocompress.hardware.builder import TableBuilder
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
-from autocompress.measurement.kernels import KernelSignature
+from autocompress.measurement.calibrating import affordable, calibrate_on
 from autocompress.search.feasibility import find_feasible
 from autocompress.search.pricing import Pricer
 
 STAGE = "price"
 #: Random candidates whose kernels are looked at; the most frequent kernels are measured first.
 _SAMPLES = 400
+#: Networks that the formula is fitted to, besides the baselines, and the share of the time for it.
+_NETWORKS = 10
+_CALIBRATING = 0.35
 #: Seconds to measure kernels for when the budget counts trials.
 _DEFAULT_SECONDS = 60.0
 
@@ -31,7 +33,7 @@ def run(context: Context) -> None:
     """Leaves a predictor and a pricer that do not change during the search."""
     if not context.folder.has_device:
         _prepare(context)
-        context.predictor.profile.save(context.folder.device)
+        context.predictor.calibrated_profile.save(context.folder.device)
     from autocompress.hardware.profile import HardwareProfile
 
     profile = HardwareProfile.load(context.folder.device)
@@ -62,54 +64,67 @@ def _prepare(context: Context) -> None:
     context.predictor = LatencyPredictor.for_device(context.profile)
     if not context.profile.is_local:
         return
-    kernels = wanted_kernels(context)
-    missing = [k for k in kernels if not k.is_view and k not in context.predictor.profile.table]
     seconds = context.plan.seconds.get(STAGE, _DEFAULT_SECONDS)
-    began = time.monotonic()
-    done = context.predictor.measure(
-        missing,
-        deadline=context.deadline(seconds),
-        progress=context.progress(STAGE, "kernels"),
+    reserve = _CALIBRATING * seconds
+    builder = _builder(context)
+    plan = builder.plan()
+    built = builder.build(
+        deadline=context.deadline(seconds - reserve), progress=context.progress(STAGE, "kernels")
     )
     context.decide(
         STAGE,
         "measure kernels",
-        f"{len(kernels)} kernels are within reach of a sample of the space; "
-        f"{len(kernels) - len(missing)} were in the table, {done} were measured in "
-        f"{time.monotonic() - began:.0f} s, {len(missing) - done} are estimated from their kind.",
-        reachable=len(kernels), measured=done, missing=len(missing) - done,
+        f"{plan.sentence()} {built.measured} were measured in {built.seconds:.0f} s; "
+        f"{built.missing} are estimated from their kind, {1 - built.covered:.1%} of what the "
+        "sampled candidates execute.",
+        reachable=built.reached, measured=built.measured, missing=built.missing,
+        covered=built.covered, reach=plan.coverage, expected_seconds=plan.seconds,
     )  # fmt: skip
+    _calibrate(context, max(reserve, seconds - built.seconds))
 
 
-def wanted_kernels(context: Context) -> list[KernelSignature]:
-    """Kernels that the space reaches, the most useful first: baselines, then by frequency."""
+def _builder(context: Context) -> TableBuilder:
+    """What the space reaches: the baselines first, then what a search is likely to visit."""
     space = context.space
     names = list(space.graph.layers)
-    first = [
-        space.decode(space.original),
-        *(uniform(names, w, a) for w, a in ((8, 8), (4, 8))),
-    ]
-    counts: Counter[KernelSignature] = Counter()
-    for candidate in first:
-        for kernel in _kernels(context, candidate):
-            counts[kernel] += _SAMPLES
-    for genome in plausible_genomes(context, _SAMPLES):
-        for kernel in set(_kernels(context, space.decode(genome))):
-            counts[kernel] += 1
-    return [kernel for kernel, _ in counts.most_common()]
+    builder = TableBuilder(context.predictor)
+    original = space.decode(space.original)
+    first = [original, *(uniform(names, w, a) for w, a in ((8, 8), (4, 8)))]
+    builder.add((space.graph.operations(c) for c in first), first=True)
+    builder.add(space.graph.operations(space.decode(g)) for g in plausible_genomes(context))
+    return builder
 
 
-def plausible_genomes(context: Context, n: int) -> list[Genome]:
+def plausible_genomes(context: Context, n: int = _SAMPLES) -> list[Genome]:
     """Genomes as a search visits them: near the uniform ones, not anywhere."""
-    from autocompress.agent.seeds import neighbours
-
     rng = np.random.default_rng([context.request.seed, 0xCE11])
     return neighbours(context.space, rng, n)
 
 
-def _kernels(context: Context, candidate: Candidate) -> list[KernelSignature]:
-    ops = context.space.graph.operations(candidate)
-    return list(context.predictor.kernels(ops))
+def _calibrate(context: Context, seconds: float) -> None:
+    """Fit the formula to whole networks: the baselines, and as many candidates as time allows."""
+    space, known, slowest = context.space, [], 0.0
+    for row in context.baselines.values():
+        if row.get("latency_ms"):
+            candidate = Candidate.from_json(row["candidate"])
+            known.append((space.graph.operations(candidate), float(row["latency_ms"])))
+            slowest = max(slowest, float(row["latency_ms"]))
+    count = affordable(seconds, slowest, _NETWORKS)
+    genomes = plausible_genomes(context)
+    chosen = [genomes[i] for i in np.linspace(0, len(genomes) - 1, count).astype(int)]
+    candidates = (space.graph.operations(space.decode(genome)) for genome in chosen)
+    fitted = calibrate_on(context.predictor, candidates, known=known)
+    if not fitted:
+        return
+    checked = context.predictor.validation
+    context.decide(
+        STAGE,
+        "calibrate",
+        f"The formula from kernels to networks was fitted to {fitted} measured networks, "
+        f"{len(known)} baselines among them; each of them left out in turn is estimated within "
+        f"{checked.p50:.1%} (median) and {checked.p90:.1%} (nine in ten).",
+        **context.predictor.calibration.to_json(),
+    )  # fmt: skip
 
 
 def _widen(context: Context, errors: list[float]) -> None:

@@ -53,17 +53,23 @@ def measure(
             threads=threads,
             seconds=parse_seconds(budget),
             seed=seed,
+            announce=lambda plan: display(Event("measure", "note", plan.sentence())),
             progress=tell,
         )
     saved = save_profile(found.profile, target) if target is not None else None
+    built = found.built
     if as_json:
-        values = {"kind": "result", "reached": found.reached, "measured": found.done}
-        more = {"left": found.left, "seconds": found.seconds, "profile": saved and str(saved)}
+        values = {"kind": "result", "reached": built.reached, "measured": built.measured}
+        more = {
+            "left": built.missing, "seconds": built.seconds, "covered": built.covered,
+            "networks": found.networks, "profile": saved and str(saved),
+        }  # fmt: skip
         print(json.dumps(values | more))
         return
     print(
-        f"{found.reached} kernels are within reach of {space}; {found.done} were measured in "
-        f"{duration(found.seconds)}, {found.left} are left\n{found.profile.summary}"
+        f"{built.reached} kernels are within reach of {space}; {built.measured} were measured in "
+        f"{duration(built.seconds)}, {built.missing} are left ({built.covered:.1%} of what "
+        f"candidates execute is covered)\n{found.profile.summary}"
     )
     if saved is not None:
         print(f"profile  {saved}; use it with --device {saved}")

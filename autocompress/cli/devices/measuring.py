@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,15 @@ from autocompress.agent.seeds import neighbours
 from autocompress.elastic.registry import load_space
 from autocompress.errors import RequestError
 from autocompress.hardware import HardwareProfile, LatencyPredictor
+from autocompress.hardware.builder import BuildPlan, Built, TableBuilder
 from autocompress.hardware.local import local_profile
 from autocompress.hardware.profile import ID_PATTERN
-from autocompress.measurement.kernels import KernelSignature
+from autocompress.measurement.calibrating import affordable, calibrate_on
 
 #: Candidates whose kernels are looked at.
 SAMPLES = 300
+#: Of these, how many are measured whole.
+NETWORKS = 16
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,16 @@ class Measured:
     """What a measuring session came to.
 
     Attributes:
-        profile: this machine with its table as it is now.
-        reached: kernels that the sampled candidates have.
-        done: how many were measured now.
-        left: how many the table still lacks.
-        seconds: what it took.
+        profile: this machine with its table and its coefficients as they are now.
+        plan: what was expected.
+        built: what came of it.
+        networks: whole networks that the coefficients were fitted to; 0 for none.
     """
 
     profile: HardwareProfile
-    reached: int
-    done: int
-    left: int
-    seconds: float
+    plan: BuildPlan
+    built: Built
+    networks: int
 
 
 def measure_space(
@@ -49,9 +49,13 @@ def measure_space(
     threads: int,
     seconds: float,
     seed: int = 0,
+    announce: Callable[[BuildPlan], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Measure what this machine's table lacks of a space's kernels, the most frequent first.
+
+    Then the formula from kernels to networks is fitted to candidates of the space. What was
+    measured before is kept, also that of a session that was killed.
 
     Args:
         name: the space.
@@ -60,6 +64,7 @@ def measure_space(
         threads: intra-op threads of the runtime.
         seconds: no kernel is begun after so long.
         seed: of the sampled candidates.
+        announce: told beforehand how many rows there are, and how long they take.
         progress: told how many of how many are done.
 
     Raises:
@@ -74,15 +79,21 @@ def measure_space(
         seed=seed,
     )
     predictor = LatencyPredictor.for_device(profile)
-    counts: Counter[KernelSignature] = Counter()
-    for genome in [space.original, *neighbours(space, np.random.default_rng(seed), SAMPLES)]:
-        counts.update(set(predictor.kernels(space.graph.operations(space.decode(genome)))))
-    kernels = [kernel for kernel, _ in counts.most_common() if not kernel.is_view]
-    began = time.monotonic()
-    done = predictor.measure(kernels, deadline=began + seconds, progress=progress)
-    left = sum(kernel not in predictor.profile.table for kernel in kernels)
-    took = time.monotonic() - began
-    return Measured(predictor.profile, len(kernels), done, left, took)
+    genomes = neighbours(space, np.random.default_rng(seed), SAMPLES)
+    candidates = [space.graph.operations(space.decode(genome)) for genome in genomes]
+    builder = TableBuilder(predictor)
+    builder.add([space.graph.operations(space.decode(space.original))], first=True)
+    builder.add(candidates)
+    plan = builder.plan()
+    if announce is not None:
+        announce(plan)
+    deadline = time.monotonic() + seconds
+    built = builder.build(deadline=deadline, progress=progress)
+    slowest = max(predictor.estimate(ops).value for ops in candidates)
+    count = affordable(max(0.0, deadline - time.monotonic()), slowest, NETWORKS)
+    chosen = np.linspace(0, len(candidates) - 1, count).astype(int)
+    networks = calibrate_on(predictor, [candidates[i] for i in chosen])
+    return Measured(predictor.calibrated_profile, plan, built, networks)
 
 
 def profile_folder(identifier: str, folder: Path) -> Path:
