@@ -240,7 +240,7 @@ class _Walk:
             if node.target is operator.getitem:
                 base = _base(node.all_input_nodes[0])
             held = self._held_weights(node)
-            attributes = dict(_attributes(base, arguments)) | ({"bias": 0} if held else {})
+            attributes = dict(_attributes(base, arguments, value)) | ({"bias": 0} if held else {})
             self._emit(
                 node,
                 _kind(base, arguments, value),
@@ -311,25 +311,23 @@ def _kind(base: str, arguments: Any, value: torch.Tensor) -> str:
     if base == "mean" and len(arguments) > 1 and isinstance(arguments[0], torch.Tensor):
         axes = {a % arguments[0].dim() for a in (arguments[1] or [])}
         return "global_avg_pool" if arguments[0].dim() == 4 and axes == {2, 3} else "mean"
-    if base == "adaptive_avg_pool2d" and tuple(value.shape[-2:]) == (1, 1):
-        return "global_avg_pool"
+    if base == "adaptive_avg_pool2d":
+        if tuple(value.shape[-2:]) == (1, 1):
+            return "global_avg_pool"
+        if not _adaptive_attributes(arguments[0], value):
+            return "adaptive_avg_pool"  # windows of different sizes: no runtime has one kernel
     return _KINDS.get(base, f"aten.{base}")
 
 
-def _attributes(base: str, arguments: Any) -> tuple[tuple[str, Attribute], ...]:
+def _attributes(
+    base: str, arguments: Any, value: torch.Tensor
+) -> tuple[tuple[str, Attribute], ...]:
     if base in {"max_pool2d", "avg_pool2d"}:
-        kernel = _ints(arguments[1])
-        stride = _ints(arguments[2]) if len(arguments) > 2 and arguments[2] else kernel
-        padding = _ints(arguments[3]) if len(arguments) > 3 else (0,)
-        return tuple(
-            sorted(
-                {
-                    "kernel": pair(kernel),
-                    "stride": pair(stride),
-                    "padding": pair(padding),
-                }.items()
-            )
-        )
+        return _pool_attributes(base, arguments)
+    if base == "adaptive_avg_pool2d":
+        return _adaptive_attributes(arguments[0], value)
+    if base in {"permute", "transpose"}:
+        return (("perm", _permutation(base, arguments)),)
     if base == "cat":
         return (("axis", int(arguments[1]) if len(arguments) > 1 else 0),)
     if base == "hardtanh":
@@ -339,3 +337,39 @@ def _attributes(base: str, arguments: Any) -> tuple[tuple[str, Attribute], ...]:
         keep = bool(arguments[2]) if len(arguments) > 2 else False
         return (("keepdim", int(keep)),)
     return ()
+
+
+def _pool_attributes(base: str, arguments: Any) -> tuple[tuple[str, Attribute], ...]:
+    kernel = _ints(arguments[1])
+    stride = _ints(arguments[2]) if len(arguments) > 2 and arguments[2] else kernel
+    padding = _ints(arguments[3]) if len(arguments) > 3 else (0,)
+    ceil_at = 5 if base == "max_pool2d" else 4  # max pooling has a dilation before it
+    found: dict[str, Attribute] = {
+        "kernel": pair(kernel),
+        "stride": pair(stride),
+        "padding": pair(padding),
+    }
+    if len(arguments) > ceil_at and arguments[ceil_at]:
+        found["ceil"] = 1
+    return tuple(sorted(found.items()))
+
+
+def _adaptive_attributes(
+    source: torch.Tensor, value: torch.Tensor
+) -> tuple[tuple[str, Attribute], ...]:
+    """Those of the average pool that it is, where all its windows have one size, none global."""
+    spans = list(zip(source.shape[-2:], value.shape[-2:], strict=True))
+    if any(before % after for before, after in spans) or tuple(value.shape[-2:]) == (1, 1):
+        return ()
+    kernel = pair([before // after for before, after in spans])
+    return (("kernel", kernel), ("padding", (0, 0)), ("stride", kernel))
+
+
+def _permutation(base: str, arguments: Any) -> tuple[int, ...]:
+    rank = arguments[0].dim()
+    if base == "permute":
+        return tuple(int(axis) % rank for axis in arguments[1])
+    order = list(range(rank))
+    first, second = int(arguments[1]) % rank, int(arguments[2]) % rank
+    order[first], order[second] = order[second], order[first]
+    return tuple(order)

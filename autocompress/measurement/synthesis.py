@@ -213,6 +213,7 @@ def _pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
         kernel_shape=list(kernel),
         strides=list(pair(op.attribute("stride", kernel))),
         pads=[*pads, *pads],
+        **({"ceil_mode": 1} if op.attribute("ceil", 0) else {}),
     )
 
 
@@ -236,7 +237,7 @@ def _reshape(writer: _Writer, op: Op, inputs: list[str]) -> str:
 
 
 def _transpose(writer: _Writer, op: Op, inputs: list[str]) -> str:
-    perm = op.attribute("dims", op.attribute("perm", ()))
+    perm = op.attribute("perm", ())
     if not isinstance(perm, tuple) or len(perm) != len(op.shape):
         raise RequestError(f"operation {op.name!r} transposes without saying how ({perm!r})")
     return writer.node("Transpose", inputs, f"{op.name}.out", perm=list(perm))

@@ -25,6 +25,8 @@ _SAMPLES = 400
 #: Networks that the formula is fitted to, besides the baselines, and the share of the time for it.
 _NETWORKS = 10
 _CALIBRATING = 0.35
+#: Share of the time for verification that may go to kernels of the finalists.
+_REFINING = 0.1
 #: Seconds to measure kernels for when the budget counts trials.
 _DEFAULT_SECONDS = 60.0
 
@@ -124,6 +126,35 @@ def _calibrate(context: Context, seconds: float) -> None:
         f"{len(known)} baselines among them; each of them left out in turn is estimated within "
         f"{checked.p50:.1%} (median) and {checked.p90:.1%} (nine in ten).",
         **context.predictor.calibration.to_json(),
+    )  # fmt: skip
+
+
+def refine_table(context: Context) -> None:
+    """Measure what the finalists execute and the table lacks, where the device is at hand.
+
+    The search is over by then: its prices held still, those of the finalists get better.
+    """
+    profile = context.predictor.profile
+    if not profile.is_local or not context.finalists:
+        return
+    predictor = LatencyPredictor.for_device(profile)
+    predictor.profile.table.add(profile.table)
+    builder = TableBuilder(predictor)
+    builder.add(context.space.graph.operations(c) for c in context.finalists.values())
+    missing = len(builder.missing())
+    if not missing:
+        return
+    plan = context.plan.seconds.get("verify", _DEFAULT_SECONDS)
+    built = builder.build(deadline=context.deadline(_REFINING * plan))
+    refined = replace(profile, table=predictor.profile.table)
+    refined.save(context.folder.device)
+    context.predictor = LatencyPredictor(refined)
+    context.decide(
+        STAGE,
+        "refine the table",
+        f"{missing} kernels of the finalists had been estimated from their kind; {built.measured} "
+        f"of them were measured now.",
+        missing=missing, measured=built.measured,
     )  # fmt: skip
 
 

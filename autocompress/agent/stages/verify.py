@@ -20,6 +20,7 @@ from autocompress.agent.bounds import broken, infeasible, score, value
 from autocompress.agent.context import Context
 from autocompress.agent.figures import Row
 from autocompress.agent.stages.baseline import FP32, finish_row
+from autocompress.agent.stages.price import refine_table
 from autocompress.core.files import sha256_of, writing
 from autocompress.core.pareto import non_dominated
 from autocompress.errors import (
@@ -51,6 +52,7 @@ def run(context: Context) -> None:
     if _done(context):
         context.tell(STAGE, "note", "all finalists were verified before")
         return
+    refine_table(context)
     artifacts = _export(context)
     verified = [a for a in artifacts if a.ok]
     _time(context, verified)

@@ -501,7 +501,7 @@ class _Builder:
         self._moved(op, "Reshape", [TensorType("int64", (len(values),), True, values)])
 
     def _transpose(self, op: Op) -> None:
-        perm = op.attribute("dims", op.attribute("perm", ()))
+        perm = op.attribute("perm", ())
         attributes = {"perm": perm} if isinstance(perm, tuple) and perm else {}
         self._moved(op, "Transpose", [], **attributes)
 
@@ -558,4 +558,6 @@ def _pool_attributes(op: Op) -> dict[str, AttributeValue]:
     stride = pair(op.attribute("stride", kernel))
     if stride != (1, 1):
         attributes["strides"] = stride
+    if op.attribute("ceil", 0):
+        attributes["ceil_mode"] = 1
     return attributes
