@@ -148,7 +148,7 @@ def _members(path: Path) -> dict[str, bytes]:
     _check_end(raw, path)
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            _check_names([info.filename for info in archive.infolist()], path)
+            _check_names([info.orig_filename for info in archive.infolist()], path)
             return {info.filename: _content(archive, info, path) for info in archive.infolist()}
     except (
         zipfile.BadZipFile,
@@ -157,6 +157,7 @@ def _members(path: Path) -> dict[str, bytes]:
         EOFError,
         OSError,
         NotImplementedError,
+        OverflowError,
         RuntimeError,
         ValueError,
     ) as error:

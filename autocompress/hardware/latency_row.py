@@ -125,7 +125,8 @@ def parse_row(fields: Sequence[str], where: str) -> LatencyRow:
     """
     if len(fields) != len(COLUMNS):
         raise ProfileError(
-            f"{where}: {len(fields)} fields instead of {len(COLUMNS)}; restore the line"
+            f"{where}: truncated or altered, {len(fields)} fields instead of {len(COLUMNS)}; "
+            "restore the line"
         )
     for name, text in zip(COLUMNS[_FIGURES], fields[_FIGURES], strict=True):
         if not _NUMBER.fullmatch(text):

@@ -26,7 +26,7 @@ from autocompress.hardware.toml_document import Place, TomlDocument
 
 SCHEMA_VERSION = 1
 #: A larger ``profile.toml`` is refused unread.
-MAX_PROFILE_BYTES = 1024 * 1024
+MAX_PROFILE_BYTES = 256 * 1024
 _HEAD = ("schema_version", "id", "description", "kind")
 _KEYS = (*_HEAD, *(section.name for section in SECTIONS), "table", SEAL)
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 from autocompress.core.capabilities import Capabilities
 from autocompress.hardware.latency_row import is_date
 from autocompress.hardware.machine import Machine
 from autocompress.hardware.profile import ID_PATTERN, Provenance, Validation
+from autocompress.hardware.remedies import unit_remedy
 from autocompress.hardware.schema import Bound
 from autocompress.hardware.toml_document import Place
+from autocompress.measurement.protocol import TimingProtocol
 
 _ONE = Bound(1)
 _ZERO = Bound(0)
@@ -95,9 +101,21 @@ def _check_validation(found: Validation, at: Place) -> None:
 def _check_provenance(found: Provenance, at: Place) -> None:
     if found.date and not is_date(found.date):
         raise (at / "date").error(f"is {found.date!r}; write it as 2026-01-31")
+    _check_protocol(found.protocol, at / "protocol")
     for index, name in enumerate(found.base):
         if not ID_PATTERN.fullmatch(name):
             raise (at / "base" / index).error(f"is {name!r}; write the id of a profile")
+
+
+def _check_protocol(value: Mapping[str, Any], at: Place) -> None:
+    """Refuse a timing protocol's figures in another unit; other keys are their author's affair."""
+    known = [field.name for field in fields(TimingProtocol)]
+    for key, item in value.items():
+        advice = unit_remedy(key, known)
+        if advice is not None:
+            raise (at / key).error(f"is not a known key; {advice}")
+        if isinstance(item, Mapping):
+            _check_protocol(item, at / key)
 
 
 def _check_machine(found: Machine, at: Place) -> None:

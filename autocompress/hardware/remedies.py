@@ -37,14 +37,22 @@ def remedy(name: str, known: Sequence[str]) -> str:
         name: what was written.
         known: what may be written there.
     """
-    for other in known:
-        factor = _factor(name, other)
-        if factor is not None:
-            return f"the unit is wrong: write {other!r} and multiply the figure by {factor:g}"
+    name = name[:80]
+    if unit := unit_remedy(name, known):
+        return unit
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}? Otherwise remove it"
     return f"remove it, or use one of {', '.join(known)}"
+
+
+def unit_remedy(name: str, known: Sequence[str]) -> str | None:
+    """The same where ``name`` is a known one but for its unit, else None."""
+    for other in known:
+        factor = _factor(name, other)
+        if factor is not None:
+            return f"the unit is wrong: write {other!r} and multiply the figure by {factor:g}"
+    return None
 
 
 def _factor(name: str, known: str) -> float | None:
@@ -59,7 +67,9 @@ def _factor(name: str, known: str) -> float | None:
         return None
     kind, size = _UNITS.get(unit, ("", 1.0))
     known_kind, known_size = _UNITS[known_unit]
-    return size / known_size if kind == known_kind else None
+    if kind != known_kind:
+        return None
+    return known_size / size if stem.endswith("_per") else size / known_size
 
 
 def _split(name: str) -> tuple[str, str]:

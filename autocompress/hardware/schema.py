@@ -7,6 +7,7 @@ Understood: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from autocompress.hardware.toml_document import Place
 
 _T = TypeVar("_T")
 _DEEPEST = 8
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 2, 80, 40, 80
 _WORDS: dict[object, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -103,8 +106,7 @@ def plain(value: object) -> dict[str, Any]:
 
 def short(value: object) -> str:
     """A value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return _SHORT.repr(value)
 
 
 def check_number(value: float, at: Place, bounds: Mapping[str, Bound]) -> None:

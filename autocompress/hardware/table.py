@@ -16,7 +16,7 @@ from autocompress.measurement.kernels import KernelSignature
 __all__ = ["COLUMNS", "MAX_TABLE_BYTES", "LatencyRow", "LatencyTable"]
 
 #: A larger file is refused unread; a row takes about 150 bytes.
-MAX_TABLE_BYTES = 64 * 1024 * 1024
+MAX_TABLE_BYTES = 16 * 1024 * 1024
 _FOOTER = "#rows"
 
 
@@ -80,7 +80,9 @@ class LatencyTable:
         """
         try:
             if path.stat().st_size > MAX_TABLE_BYTES:
-                raise ProfileError(f"{path} is larger than {MAX_TABLE_BYTES} bytes; split it")
+                raise ProfileError(
+                    f"{path} is larger than {MAX_TABLE_BYTES} bytes; this is no profile's table"
+                )
             raw = path.read_bytes()
         except OSError as error:
             raise ProfileError(
@@ -118,35 +120,40 @@ class LatencyTable:
         Raises:
             ProfileError: the text is truncated or malformed; the message names the line.
         """
-        lines = _lines(text, where)
-        check_columns(lines[0][1] if lines else [], where)
-        number, footer = lines[-1]
-        if len(footer) != 2 or footer[0] != _FOOTER:
+        table, before = cls(), ""
+        footer: str | None = None
+        for number, fields in _lines(text, where):
+            at = f"{where}, line {number}"
+            if number == 1:
+                check_columns(fields, where)
+            elif footer is not None:
+                raise ProfileError(f"{at}: something follows the last line; restore the file")
+            elif fields[:1] == [_FOOTER] and len(fields) == 2:
+                footer = fields[1]
+            else:
+                row = parse_row(fields, at)
+                _check_order(before, row.kernel.key, at)
+                before = row.kernel.key
+                table._rows[before] = row
+        if footer is None:
             raise ProfileError(
-                f"{where}, line {number}: the last line, '{_FOOTER},<number>', is missing: the "
-                "file is truncated; restore it, or measure the device again"
+                f"{where}: the last line, '{_FOOTER},<number>', is missing: the file is truncated; "
+                "restore it, or measure the device again"
             )
-        body = lines[1:-1]
-        table = cls()
-        before = ""
-        for number, fields in body:
-            row = parse_row(fields, f"{where}, line {number}")
-            _check_order(before, row.kernel.key, f"{where}, line {number}")
-            before = row.kernel.key
-            table._rows[before] = row
-        if footer[1] != str(len(body)):
+        if footer != str(len(table)):
             raise ProfileError(
-                f"{where}: {len(body)} rows, but the last line says {footer[1][:40]!r}; restore "
-                "the file, or measure the device again"
+                f"{where}: {len(table)} rows, but the last line says {footer[:40]!r}; restore the "
+                "file, or measure the device again"
             )
         return table
 
 
-def _lines(text: str, where: str) -> list[tuple[int, list[str]]]:
-    """The fields of each line, with the line's number."""
+def _lines(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each line, with the line's number; nothing is read ahead."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return [(reader.line_num, fields) for fields in reader]
+        for fields in reader:
+            yield reader.line_num, fields
     except csv.Error as error:
         raise ProfileError(
             f"{where}, line {reader.line_num}: {error}; restore the file, or measure the device "

@@ -16,6 +16,8 @@ _BARE = r"""(?:[A-Za-z0-9_-]+|"[^"\\]*"|'[^']*')"""
 _DOTTED = rf"{_BARE}(?:\s*\.\s*{_BARE})*"
 _HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
 _ENTRY = re.compile(rf"\s*({_DOTTED})\s*=")
+#: Python's parser takes quadratic time for long dotted keys; no profile has them.
+_TOO_DEEP = re.compile(r"""(?<![\w"'-])(?:[\w"'-]+\s*\.\s*){12}""")
 _CLOSING = {"[": "]", "{": "}"}
 
 
@@ -42,10 +44,14 @@ class TomlDocument:
         """
         try:
             text = raw.decode("utf-8").replace("\r\n", "\n")
+            if _TOO_DEEP.search(text):
+                raise ValueError("a name of more than twelve parts joined by dots")
             return cls(where, text, tomllib.loads(text))
         except (ValueError, RecursionError) as error:
+            last = len(raw.rstrip().split(b"\n"))
+            reason = str(error).replace("at end of document", f"at the end, line {last}")
             raise ProfileError(
-                f"cannot read {where}: {type(error).__name__}: {error}; restore the file, or "
+                f"cannot read {where}: {type(error).__name__}: {reason}; restore the file, or "
                 "measure the device again"
             ) from error
 
@@ -87,8 +93,8 @@ class Place:
         where = self.document.where if line is None else f"{self.document.where}, line {line}"
         if not self.path:
             return ProfileError(f"{where}: {message}")
-        keys = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.path[1:]]
-        return ProfileError(f"{where}: {self.path[0]}{''.join(keys)} {message}")
+        keys = [f"[{key}]" if isinstance(key, int) else f".{key[:80]}" for key in self.path[1:]]
+        return ProfileError(f"{where}: {str(self.path[0])[:80]}{''.join(keys)} {message}")
 
 
 def _keys(dotted: str) -> tuple[str, ...]:
