@@ -86,7 +86,7 @@ def _wrong_units(name: str, _: int) -> Iterator[Case]:
 
 def _hostile(name: str, _: int) -> Iterator[Case]:
     """Path traversal, links, bombs, names twice."""
-    for _, raw, _ in hostile_zips():
+    for _name, raw, _words in hostile_zips():
         yield name, raw
 
 
