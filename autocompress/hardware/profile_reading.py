@@ -91,7 +91,7 @@ def check_folder(folder: Path) -> ParsedProfile:
         raise ProfileError(f"{folder} holds no {PROFILE_FILE}; give the folder of a profile")
     return check_bytes(
         _bytes(path, MAX_PROFILE_BYTES),
-        lambda: _bytes(folder / TABLE_FILE, MAX_TABLE_BYTES),
+        lambda: _bytes(folder / TABLE_FILE, MAX_TABLE_BYTES, "the latency table "),
         where=str(path),
         table_where=str(folder / TABLE_FILE),
     )
@@ -227,7 +227,7 @@ def _check_seal(value: Any, at: Place) -> bool:
     return True
 
 
-def _bytes(path: Path, limit: int) -> bytes:
+def _bytes(path: Path, limit: int, what: str = "") -> bytes:
     try:
         size = path.stat().st_size
         if size > limit:
@@ -237,6 +237,6 @@ def _bytes(path: Path, limit: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ProfileError(
-            f"cannot read {path}: {error.strerror or error}; restore it, or measure the device "
-            "again"
+            f"cannot read {what}{path}: {error.strerror or error}; restore it, or measure the "
+            "device again"
         ) from error

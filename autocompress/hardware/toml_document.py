@@ -51,7 +51,7 @@ class TomlDocument:
             last = len(raw.rstrip().split(b"\n"))
             reason = str(error).replace("at end of document", f"at the end, line {last}")
             raise ProfileError(
-                f"cannot read {where}: {type(error).__name__}: {reason}; restore the file, or "
+                f"cannot read {where}: {type(error).__name__}: {reason}; restore it, or "
                 "measure the device again"
             ) from error
 
