@@ -38,3 +38,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     if "AUTOCOMPRESS_CACHE" not in os.environ:
         cache = tmp_path_factory.getbasetemp() / "cache"
         monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(cache))
+
+
+@pytest.fixture(autouse=True)
+def _own_profiles(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests neither see nor touch the user's own device profiles."""
+    folder = tmp_path_factory.getbasetemp() / "profiles"
+    monkeypatch.setenv("AUTOCOMPRESS_PROFILES", str(folder))

@@ -24,8 +24,23 @@ _FLAGS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """Cores of one kind.
+
+    Attributes:
+        name: such as "Cortex-A76".
+        cores: how many.
+        mhz: highest clock in MHz.
+    """
+
+    name: str
+    cores: int
+    mhz: float
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
-    """A computer as far as latency is concerned.
+    """A computer as far as latency is concerned; ``[device]`` of a profile.
 
     Attributes:
         cpu: the processor's name.
@@ -34,6 +49,10 @@ class Machine:
         cores: logical processors.
         memory_bytes: main memory; 0 where it cannot be told.
         detail: family, model and stepping, where the name alone does not tell processors apart.
+        soc: the system on a chip, where it has a name of its own.
+        clusters: its cores by kind, the fastest first.
+        flash_bytes: memory that models are stored in, where it bounds them.
+        cooling: such as "passive" or "fan, 60 C".
     """
 
     cpu: str
@@ -42,6 +61,10 @@ class Machine:
     cores: int
     memory_bytes: int
     detail: str = ""
+    soc: str | None = None
+    clusters: tuple[Cluster, ...] = ()
+    flash_bytes: int | None = None
+    cooling: str | None = None
 
 
 def describe_machine() -> Machine:

@@ -1,34 +1,25 @@
-"""A device on disk: ``profile.toml`` says what it is, ``latency.csv`` what its kernels take."""
+"""A device as values: what it is, what it runs well, what its kernels take, and who says so."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, get_args
 
-from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities, Precision
-from autocompress.core.files import write_atomically
+from autocompress.core.capabilities import Capabilities
 from autocompress.errors import ProfileError
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.machine import Machine
 from autocompress.hardware.table import LatencyTable
 
-ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*")
+ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
 PROFILE_FILE = "profile.toml"
 TABLE_FILE = "latency.csv"
-FORMAT = 1
-_T = TypeVar("_T")
-_PLAIN: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-}
 
-Kind = Literal["measured", "analytic"]
+Kind = Literal["measured", "analytic", "transferred", "simulated"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +30,7 @@ class RuntimeSpec:
         name: the runtime's lookup name.
         version: its version.
         threads: intra-op threads.
-        options: everything else that changes the speed.
+        options: everything else that changes the speed, the execution provider included.
         lowering: rules by which operations become its kernels.
         run_us: microseconds of a run without kernels.
         view_us: microseconds of a kernel that only renames memory.
@@ -52,6 +43,23 @@ class RuntimeSpec:
     lowering: str = "onnxruntime-cpu"
     run_us: float = 1.5
     view_us: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model on the device must stay below; None where nothing is set.
+
+    Attributes:
+        ram_bytes: memory for activations and whatever else the runtime holds.
+        flash_bytes: memory that the model's file is stored in.
+        max_latency_ms: of one run.
+        max_energy_mj: of one run.
+    """
+
+    ram_bytes: int | None = None
+    flash_bytes: int | None = None
+    max_latency_ms: float | None = None
+    max_energy_mj: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +90,31 @@ class Provenance:
     Attributes:
         date: ISO date.
         source: one line: measured by what, or from which data sheet.
-        protocol: the timing protocol as plain values.
+        protocol: the timing protocols as plain values; rows of the table name theirs.
+        sources: citations and URLs of figures that were not measured.
+        base: ids of the profiles it was transferred from.
     """
 
     date: str = ""
     source: str = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    base: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class HardwareProfile:
-    """A device: what it is, what it runs well, its measured kernels and their provenance.
+    """A device: what it is, what it runs well, its kernels' times and their provenance.
 
     Attributes:
         id: lower-case identifier; the folder's name.
         description: one line for a person.
-        kind: "measured", or "analytic" when no figure was measured on it.
+        kind: "measured" on the device, "analytic" from data sheets, "transferred" from other
+            profiles and a few measurements, or "simulated". Only "measured" proves a constraint.
         machine: processor, instruction sets, cores, memory.
         runtime: what executes the models.
         capabilities: what a search can exploit on it.
+        limits: what a model must stay below.
         calibration: from kernel times to network times.
         validation: how wrong the estimates were.
         provenance: where the figures come from.
@@ -113,6 +127,7 @@ class HardwareProfile:
     machine: Machine
     runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
     capabilities: Capabilities = field(default_factory=Capabilities)
+    limits: Limits = field(default_factory=Limits)
     calibration: Calibration = field(default_factory=Calibration)
     validation: Validation = field(default_factory=Validation)
     provenance: Provenance = field(default_factory=Provenance)
@@ -124,8 +139,10 @@ class HardwareProfile:
                 f"profile id is {self.id!r}; use lower-case letters, digits and underscores, "
                 "starting with a letter or digit"
             )
-        if self.kind not in ("measured", "analytic"):
-            raise ProfileError(f"profile kind is {self.kind!r}; use 'measured' or 'analytic'")
+        if self.kind not in KINDS:
+            raise ProfileError(
+                f"profile kind is {self.kind!r}; use {' or '.join(map(repr, KINDS))}"
+            )
 
     @property
     def is_local(self) -> bool:
@@ -151,101 +168,21 @@ class HardwareProfile:
         """Write ``profile.toml`` and ``latency.csv`` into ``folder``.
 
         Raises:
+            ProfileError: it holds what no reader would accept, such as a negative time.
             StorageError: the folder cannot be written.
         """
-        import tomli_w
+        from autocompress.hardware.profile_writing import write_profile
 
-        sha256 = self.table.save(folder / TABLE_FILE)
-        value = self._to_toml() | {"table": {"sha256": sha256, "rows": len(self.table)}}
-        write_atomically(folder / PROFILE_FILE, tomli_w.dumps(value))
-
-    def _to_toml(self) -> dict[str, Any]:
-        supports = asdict(self.capabilities)
-        supports["precisions"] = [asdict(p) for p in self.capabilities.precisions]
-        machine = asdict(self.machine)
-        machine["isa"] = list(self.machine.isa)
-        return {
-            "format": FORMAT,
-            "id": self.id,
-            "description": self.description,
-            "kind": self.kind,
-            "machine": machine,
-            "runtime": asdict(replace(self.runtime, options=dict(self.runtime.options))),
-            "supports": supports,
-            "calibration": self.calibration.to_json(),
-            "validation": asdict(self.validation),
-            "provenance": asdict(replace(self.provenance, protocol=dict(self.provenance.protocol))),
-        }
+        write_profile(self, folder)
 
     @classmethod
     def load(cls, folder: Path) -> HardwareProfile:
         """Read a profile's folder.
 
         Raises:
-            ProfileError: a file is missing, truncated, altered, or says what is not understood.
+            ProfileError: a file is missing, truncated, altered, or says what is not understood;
+                the message names file, line and remedy.
         """
-        path = folder / PROFILE_FILE
-        try:
-            value = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ProfileError(
-                f"{folder} holds no {PROFILE_FILE}; give the folder of a profile"
-            ) from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ProfileError(
-                f"cannot read {path}: {error}; restore it, or measure the device again"
-            ) from error
-        try:
-            return cls._from_toml(value, folder)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProfileError(
-                f"{path} is truncated or not understood: {type(error).__name__}: {error}"
-            ) from error
+        from autocompress.hardware.profile_reading import read_folder
 
-    @classmethod
-    def _from_toml(cls, value: dict[str, Any], folder: Path) -> HardwareProfile:
-        if value["format"] != FORMAT:
-            raise ProfileError(
-                f"{folder / PROFILE_FILE} has format {value['format']!r}; this version reads "
-                f"{FORMAT}: update autocompress, or measure the device again"
-            )
-        supports = dict(value["supports"])
-        supports["precisions"] = (
-            tuple(
-                _build(Precision, p, "supports.precisions") for p in supports.get("precisions", [])
-            )
-            or CPU_PRECISIONS
-        )
-        machine = dict(value["machine"])
-        machine["isa"] = tuple(machine.get("isa", ()))
-        listed = value["table"]
-        table = LatencyTable.load(folder / TABLE_FILE, sha256=str(listed["sha256"]))
-        if len(table) != listed["rows"]:
-            raise ProfileError(f"{folder / TABLE_FILE} has {len(table)} rows, not {listed['rows']}")
-        return cls(
-            id=str(value["id"]),
-            description=str(value["description"]),
-            kind=value["kind"],
-            machine=_build(Machine, machine, "machine"),
-            runtime=_build(RuntimeSpec, value["runtime"], "runtime"),
-            capabilities=_build(Capabilities, supports, "supports"),
-            calibration=Calibration.from_json(value["calibration"]),
-            validation=_build(Validation, value["validation"], "validation"),
-            provenance=_build(Provenance, value["provenance"], "provenance"),
-            table=table,
-        )
-
-
-def _build(kind: type[_T], value: Mapping[str, Any], where: str) -> _T:
-    """An instance of a dataclass; unknown keys are ignored, wrong types are not."""
-    if not isinstance(value, Mapping):
-        raise ProfileError(f"[{where}] is {value!r}; it must be a table")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    given = {name: item for name, item in value.items() if name in known}
-    for name, item in given.items():
-        expected = str(known[name].type)
-        plain = _PLAIN.get(expected)
-        wrong = plain is not None and not isinstance(item, plain)
-        if wrong or (isinstance(item, bool) and expected in {"int", "float"}):
-            raise ProfileError(f"[{where}] {name} is {item!r}; it must be of type {expected}")
-    return kind(**given)
+        return read_folder(folder)

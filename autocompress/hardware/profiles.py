@@ -1,9 +1,10 @@
-"""Finds profiles: by name among the built-in ones, by path, or this machine's own ("local")."""
+"""Finds profiles: by name, built-in before imported, by path, or this machine's own ("local")."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from autocompress.core.places import profiles_folder
 from autocompress.errors import ProfileError, RequestError
 from autocompress.hardware.profile import ID_PATTERN, PROFILE_FILE, HardwareProfile
 
@@ -16,22 +17,30 @@ def built_in_folder() -> Path:
 
 
 def list_profiles() -> list[str]:
-    """Names that :func:`load_profile` knows: the built-in profiles, then ``"local"``."""
-    folder = built_in_folder()
-    found = sorted(
+    """Names that :func:`load_profile` knows: built-in profiles, imported ones, ``"local"``."""
+    built_in = names_in(built_in_folder())
+    imported = [name for name in names_in(profiles_folder()) if name not in built_in]
+    return [*built_in, *imported, LOCAL]
+
+
+def names_in(folder: Path) -> list[str]:
+    """The profiles of a folder, sorted; ``"local"`` is nobody's name."""
+    return sorted(
         path.parent.name
         for path in folder.glob(f"*/{PROFILE_FILE}")
-        if ID_PATTERN.fullmatch(path.parent.name)
+        if ID_PATTERN.fullmatch(path.parent.name) and path.parent.name != LOCAL
     )
-    return [*found, LOCAL]
 
 
 def load_profile(name: str | Path | HardwareProfile) -> HardwareProfile:
-    """A profile by name, by the path of its folder, or ``"local"`` for this machine.
+    """A profile by name, by the path of its folder or archive, or ``"local"`` for this machine.
+
+    Names are looked up among the built-in profiles, then in the user's own folder
+    (:func:`autocompress.core.places.profiles_folder`).
 
     Raises:
         RequestError: there is no such profile.
-        ProfileError: its files are corrupt or truncated.
+        ProfileError: its files are corrupt, truncated or not understood.
     """
     if isinstance(name, HardwareProfile):
         return name
@@ -39,23 +48,36 @@ def load_profile(name: str | Path | HardwareProfile) -> HardwareProfile:
         from autocompress.hardware.local import local_profile
 
         return local_profile()
+    found = find_profile(name)
+    if found.is_dir():
+        profile = HardwareProfile.load(found)
+    else:
+        from autocompress.hardware.archive import read_archive
+
+        profile = read_archive(found)
+    if found.parent in (built_in_folder(), profiles_folder()) and profile.id != found.name:
+        raise ProfileError(
+            f"{found} holds the profile {profile.id!r}; its folder must have the same name"
+        )
+    return profile
+
+
+def find_profile(name: str | Path) -> Path:
+    """The folder or the ``.acprofile`` file of a profile.
+
+    Raises:
+        RequestError: there is no such profile.
+    """
     if isinstance(name, str) and ID_PATTERN.fullmatch(name):
-        folder = built_in_folder() / name
-        if (folder / PROFILE_FILE).is_file():
-            return _checked(folder, name)
-    folder = Path(name).expanduser()
-    if folder.name == PROFILE_FILE:
-        folder = folder.parent
-    if folder.is_dir():
-        return HardwareProfile.load(folder)
+        for folder in (built_in_folder(), profiles_folder()):
+            if (folder / name / PROFILE_FILE).is_file():
+                return folder / name
+    path = Path(name).expanduser()
+    if path.name == PROFILE_FILE:
+        path = path.parent
+    if path.is_dir() or (path.suffix == ".acprofile" and path.is_file()):
+        return path
     raise RequestError(
         f"unknown device {str(name)!r}; use one of {', '.join(list_profiles())}, "
-        f"or the path of a folder with a {PROFILE_FILE}"
+        f"or the path of a folder with a {PROFILE_FILE} or of an .acprofile file"
     )
-
-
-def _checked(folder: Path, name: str) -> HardwareProfile:
-    profile = HardwareProfile.load(folder)
-    if profile.id != name:
-        raise ProfileError(f"{folder} holds the profile {profile.id!r}; its folder must match")
-    return profile

@@ -5,42 +5,19 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from autocompress.core.files import write_atomically
 from autocompress.errors import ProfileError
+from autocompress.hardware.latency_row import COLUMNS, LatencyRow, check_columns, parse_row
 from autocompress.measurement.kernels import KernelSignature
 
-COLUMNS = ("kernel", "hot_us", "ctx_us", "low_us", "high_us", "runs", "date", "protocol")
+__all__ = ["COLUMNS", "MAX_TABLE_BYTES", "LatencyRow", "LatencyTable"]
+
+#: A larger file is refused unread; a row takes about 150 bytes.
+MAX_TABLE_BYTES = 16 * 1024 * 1024
 _FOOTER = "#rows"
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyRow:
-    """One kernel's measured time.
-
-    Attributes:
-        kernel: what was timed.
-        hot_us: microseconds, run after run on the same data.
-        ctx_us: microseconds, among copies with data of their own.
-        low_us: lower end of the interval of ``hot_us``.
-        high_us: upper end of the interval of both.
-        runs: runs that count.
-        date: ISO date.
-        protocol: name of the timing protocol.
-    """
-
-    kernel: KernelSignature
-    hot_us: float
-    ctx_us: float
-    low_us: float
-    high_us: float
-    runs: int
-    date: str
-    protocol: str
 
 
 class LatencyTable:
@@ -69,20 +46,26 @@ class LatencyTable:
             self._rows[row.kernel.key] = row
 
     def to_csv(self) -> str:
-        """The file's text: a header, a line a kernel sorted by key, a line with their number."""
+        """The file's text: a header, a line a kernel sorted by key, a line with their number.
+
+        Raises:
+            ProfileError: a row holds what no reader would accept, such as a negative time.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for key in sorted(self._rows):
-            row = self._rows[key]
-            figures = (row.hot_us, row.ctx_us, row.low_us, row.high_us)
-            numbers = [f"{value:.4f}" for value in figures]
-            writer.writerow([key, *numbers, row.runs, row.date, row.protocol])
+            writer.writerow(self._rows[key].to_fields())
         writer.writerow([_FOOTER, len(self._rows)])
         return text.getvalue()
 
     def save(self, path: Path) -> str:
-        """Write the file, whole or not at all; returns its SHA-256."""
+        """Write the file, whole or not at all; returns its SHA-256.
+
+        Raises:
+            ProfileError: a row holds what no reader would accept.
+            StorageError: the folder cannot be written.
+        """
         text = self.to_csv()
         write_atomically(path, text)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -96,19 +79,39 @@ class LatencyTable:
                 line.
         """
         try:
+            if path.stat().st_size > MAX_TABLE_BYTES:
+                raise ProfileError(
+                    f"{path} is larger than {MAX_TABLE_BYTES} bytes; this is no profile's table"
+                )
             raw = path.read_bytes()
-            text = raw.decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise ProfileError(
                 f"cannot read the latency table {path}: {error}; restore it, or measure the device "
                 "again"
             ) from error
+        return cls.from_bytes(raw, where=str(path), sha256=sha256)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, *, where: str, sha256: str | None = None) -> LatencyTable:
+        """The table of a file's bytes, which must have that SHA-256 where one is given.
+
+        Raises:
+            ProfileError: as for :meth:`load`.
+        """
+        try:
+            table = cls.parse(raw.decode("utf-8"), where=where)
+        except UnicodeDecodeError as error:
+            line = raw[: error.start].count(b"\n") + 1
+            raise ProfileError(
+                f"cannot read the latency table {where}, line {line}: {error}; restore it, or "
+                "measure the device again"
+            ) from error
         if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
             raise ProfileError(
-                f"{path} is not the file its profile was written with (SHA-256 differs); "
-                "restore it, or measure the device again"
+                f"{where} is not the file its profile was written with (SHA-256 differs; changed "
+                "line ends suffice); restore it, or measure the device again"
             )
-        return cls.parse(text, where=str(path))
+        return table
 
     @classmethod
     def parse(cls, text: str, *, where: str = "latency table") -> LatencyTable:
@@ -117,32 +120,49 @@ class LatencyTable:
         Raises:
             ProfileError: the text is truncated or malformed; the message names the line.
         """
-        lines = list(csv.reader(io.StringIO(text)))
-        if not lines or tuple(lines[0]) != COLUMNS:
-            raise ProfileError(f"{where}: line 1 must be {','.join(COLUMNS)}")
-        footer = lines[-1]
-        if len(footer) != 2 or footer[0] != _FOOTER:
+        table, before = cls(), ""
+        footer: str | None = None
+        for number, fields in _lines(text, where):
+            at = f"{where}, line {number}"
+            if number == 1:
+                check_columns(fields, where)
+            elif footer is not None:
+                raise ProfileError(f"{at}: something follows the last line; restore the file")
+            elif fields[:1] == [_FOOTER] and len(fields) == 2:
+                footer = fields[1]
+            else:
+                row = parse_row(fields, at)
+                _check_order(before, row.kernel.key, at)
+                before = row.kernel.key
+                table._rows[before] = row
+        if footer is None:
             raise ProfileError(
-                f"{where}: the last line, '{_FOOTER},<number>', is missing; truncated"
+                f"{where}: the last line, '{_FOOTER},<number>', is missing: the file is truncated; "
+                "restore it, or measure the device again"
             )
-        body = lines[1:-1]
-        if footer[1] != str(len(body)):
-            raise ProfileError(f"{where}: {len(body)} rows, but the last line says {footer[1]!r}")
-        return cls(_row(fields, f"{where}, line {i}") for i, fields in enumerate(body, start=2))
+        if footer != str(len(table)):
+            raise ProfileError(
+                f"{where}: {len(table)} rows, but the last line says {footer[:40]!r}; restore the "
+                "file, or measure the device again"
+            )
+        return table
 
 
-def _row(fields: list[str], where: str) -> LatencyRow:
-    if len(fields) != len(COLUMNS):
-        raise ProfileError(f"{where}: {len(fields)} fields instead of {len(COLUMNS)}")
+def _lines(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each line, with the line's number; nothing is read ahead."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        hot, ctx, low, high = (float(value) for value in fields[1:5])
-        runs = int(fields[5])
-    except ValueError as error:
-        raise ProfileError(f"{where}: {error}") from error
-    if not all(math.isfinite(v) and v >= 0 for v in (hot, ctx, low, high)) or runs < 1:
-        raise ProfileError(f"{where}: times must be finite and not negative, runs at least 1")
-    try:
-        kernel = KernelSignature.parse(fields[0])
-    except ProfileError as error:
-        raise ProfileError(f"{where}: {error}") from error
-    return LatencyRow(kernel, hot, ctx, low, high, runs, fields[6], fields[7])
+        for fields in reader:
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise ProfileError(
+            f"{where}, line {reader.line_num}: {error}; restore the file, or measure the device "
+            "again"
+        ) from error
+
+
+def _check_order(before: str, key: str, where: str) -> None:
+    if key == before:
+        raise ProfileError(f"{where}: {key!r} has a row already; remove one of the two")
+    if key < before:
+        raise ProfileError(f"{where}: {key!r} belongs before {before!r}; sort the rows by kernel")

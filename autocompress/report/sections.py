@@ -383,7 +383,7 @@ def provenance(view: RunView) -> Html:
 
 def _profile(profile: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a profile that say where its figures come from."""
-    hidden = {"supports", "calibration", "table", "format"}
+    hidden = {"supports", "calibration", "table", "seal", "schema_version"}
     return {key: value for key, value in profile.items() if key not in hidden}
 
 

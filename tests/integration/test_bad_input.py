@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from autocompress.errors import (
     RequestError,
     StorageError,
 )
+from autocompress.hardware import HardwareProfile
 from tests.integration.bad_models import small
 from tests.integration.runs import BUDGET, ROOT, SEED, SmallCNN
 
@@ -175,13 +176,12 @@ def places(fixed_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         shutil.copytree(fixed_profile, devices / name)
     table = devices / "flipped" / "latency.csv"
     content = bytearray(table.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[content.rindex(b",search") + 2] ^= 1  # still a name: only the hash tells
     table.write_bytes(content)
     profile = devices / "cut" / "profile.toml"
     profile.write_text(profile.read_text()[:300])
     (devices / "untabled" / "latency.csv").unlink()
-    profile = devices / "other_cpu" / "profile.toml"
-    profile.write_text(profile.read_text().replace('"fixed_cpu"', '"other_cpu"'))
+    replace(HardwareProfile.load(fixed_profile), id="other_cpu").save(devices / "other_cpu")
     (devices / "empty").mkdir()
     (runs / "file").write_text("this is no folder")
     with pytest.raises(InfeasibleError):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import typer
 
+from autocompress.cli.devices import export, importing, measure, show, validate
 from autocompress.cli.devices import list as list_command
-from autocompress.cli.devices import measure, show
 from autocompress.cli.faults import Commands
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, help="Device profiles: list, show, measure.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Device profiles: list, show, measure, share."
+)
 app.command("list")(list_command.list_devices)
 app.command()(show.show)
 app.command()(measure.measure)
+app.command()(validate.validate)
+app.command("import")(importing.import_device)
+app.command()(export.export)

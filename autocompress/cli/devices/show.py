@@ -38,31 +38,32 @@ def show(
 
 
 def _described(profile: HardwareProfile) -> dict[str, Any]:
-    from dataclasses import asdict
+    """The profile's sections in the order of its file; those without content are left out."""
+    from autocompress.hardware.profile_sections import SECTIONS
 
-    supports = asdict(profile.capabilities)
-    supports["precisions"] = [
+    values: dict[str, Any] = {
+        "device": profile.id,
+        "description": profile.description,
+        "kind": profile.kind,
+        "estimates": profile.summary,
+    }
+    for section in SECTIONS:
+        written = section.write(getattr(profile, section.attribute))
+        if written is not None:  # [device] says what the machine is; "device" is its name here
+            values["machine" if section.name == "device" else section.name] = written
+    values["supports"]["precisions"] = [
         f"{p.name}{'' if p.fast else ' (smaller, not faster)'}"
         for p in profile.capabilities.precisions
     ]
-    return {
-        "device": profile.id,
-        "description": profile.description,
-        "estimates": profile.summary,
-        "machine": asdict(profile.machine),
-        "runtime": asdict(profile.runtime),
-        "supports": supports,
-        "validation": asdict(profile.validation)
-        if profile.validation.networks
-        else {"networks": 0, "note": "the error band is assumed until networks were measured"},
-        "provenance": asdict(profile.provenance),
-        "table": {"kernels": len(profile.table)},
-    }
+    if not profile.validation.networks:
+        note = "the error band is assumed until networks were measured"
+        values["validation"] = {"networks": 0, "note": note}
+    return values | {"table": {"kernels": len(profile.table)}}
 
 
 def _words(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(f"({_words(i)})" if isinstance(i, dict) else str(i) for i in value)
     return str(value)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.hardware import load_profile, profiles
+from autocompress.hardware import list_profiles, load_profile, profiles
+from autocompress.hardware.archive import export_profile
 from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.profile import HardwareProfile
 from tests.unit.cli.conftest import Outcome
+from tests.unit.hardware.profile_files import full_profile
 
 Run = Callable[..., Outcome]
 
@@ -91,3 +93,83 @@ def test_measure_refuses_a_wrong_request(run: Run, arguments: list[str], words: 
     outcome = run("devices", "measure", *arguments)
     assert outcome.code == 2
     assert words in outcome.err
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A shared profile that nothing speaks against."""
+    return export_profile(full_profile(), tmp_path / "board.acprofile")
+
+
+def test_validate_says_what_holds(run: Run, archive: Path) -> None:
+    outcome = run("devices", "validate", archive)
+    assert outcome.code == 0, outcome.err
+    assert "holds the measured profile board" in outcome.out
+    assert "  ok       12 kernels, sorted" in outcome.out
+    assert "(seal)" in outcome.out
+    assert "estimates of 30 networks" in outcome.out
+    assert "warning" not in outcome.out
+    found = json.loads(run("devices", "validate", archive, "--json").out)
+    assert found["valid"] is True
+    assert found["warnings"] == []
+
+
+def test_validate_warns(run: Run, board: Path) -> None:
+    outcome = run("devices", "validate", board)
+    assert outcome.code == 0
+    assert "warning  validated on 0 networks" in outcome.out
+    assert "warning  the latency table is empty" in outcome.out
+
+
+def test_validate_refuses(run: Run, board: Path, archive: Path) -> None:
+    path = board / "profile.toml"
+    path.write_text(path.read_text().replace("run_us", "run_ms"))
+    outcome = run("devices", "validate", board)
+    assert outcome.code == 4
+    assert f"{path}, line " in outcome.err
+    assert "write 'run_us' and multiply the figure by 1000" in outcome.err
+    archive.write_bytes(archive.read_bytes()[:-1])
+    assert run("devices", "validate", archive).code == 4
+    assert run("devices", "validate", board / "nowhere").code == 2
+
+
+def test_import_makes_a_name_known(
+    run: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOCOMPRESS_PROFILES", str(tmp_path / "mine"))
+    outcome = run("devices", "import", archive)
+    assert outcome.code == 0, outcome.err
+    assert "use it with --device board" in outcome.out
+    assert list_profiles()[-2:] == ["board", "local"]
+    assert load_profile("board").id == "board"
+    again = run("devices", "import", archive)
+    assert again.code == 2
+    assert "is there already" in again.err
+    shown = run("devices", "show", "board")
+    assert "clusters      (name Cortex-A76, cores 4, mhz 2400.0)" in shown.out
+    assert "max_latency_ms  50.0" in shown.out
+
+
+def test_import_into_another_folder(run: Run, archive: Path, tmp_path: Path) -> None:
+    outcome = run("devices", "import", archive, "--out", tmp_path / "here", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["device"] == str(tmp_path / "here" / "board")
+
+
+def test_import_does_not_hide_behind_a_built_in_name(
+    run: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_profile().save(tmp_path / "built_in" / "board")
+    monkeypatch.setattr(profiles, "built_in_folder", lambda: tmp_path / "built_in")
+    outcome = run("devices", "import", archive)
+    assert outcome.code == 2
+    assert "a name that a built-in one has" in outcome.err
+
+
+def test_export(run: Run, board: Path, tmp_path: Path) -> None:
+    target = tmp_path / "shared.acprofile"
+    outcome = run("devices", "export", board, "-o", target)
+    assert outcome.code == 0, outcome.err
+    assert load_profile(target).id == "board"
+    assert run("devices", "export", board, "-o", tmp_path / "x.zip").code == 2
+    assert run("devices", "import", tmp_path / "none.acprofile").code == 2

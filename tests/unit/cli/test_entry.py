@@ -19,7 +19,10 @@ def test_help_names_every_command(run: Run) -> None:
     assert all(command in outcome.out for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "devices list", "devices show", "devices measure"])
+DEVICES = ["list", "show", "measure", "validate", "import", "export"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"devices {name}" for name in DEVICES)])
 def test_every_command_has_help(run: Run, command: str) -> None:
     outcome = run(*command.split(), "--help")
     assert outcome.code == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.core.places import cache_folder
+from autocompress.core.places import cache_folder, profiles_folder
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,20 @@ def test_cache_folder(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("own", "data", "expected"),
+    [
+        ("/own", "/data", "/own"),
+        ("", "/data", "/data/autocompress/profiles"),
+        ("", "", "/home/me/.local/share/autocompress/profiles"),
+    ],
+)
+def test_where_profiles_go(
+    own: str, data: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("AUTOCOMPRESS_PROFILES", own)
+    monkeypatch.setenv("XDG_DATA_HOME", data)
+    assert profiles_folder() == Path(expected)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.errors import ProfileError
+from autocompress.hardware.latency_row import RESOLUTION_US
 from autocompress.hardware.table import COLUMNS, LatencyRow, LatencyTable
 from tests.unit.hardware.helpers import row, table_kernels
 
@@ -26,7 +27,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(0, 1e6), min_size=4, max_size=4))
 def test_times_survive_to_a_tenth_of_a_nanosecond(times: list[float]) -> None:
-    hot, ctx, low, high = times
+    low, ctx, hot, high = (max(RESOLUTION_US, value) for value in sorted(times))
     made = LatencyRow(ROWS[0].kernel, hot, ctx, low, high, 1, "2026-01-01", "test")
     (again,) = LatencyTable.parse(LatencyTable([made]).to_csv())
     assert again.hot_us == pytest.approx(made.hot_us, abs=1e-4)
@@ -50,7 +51,7 @@ def test_truncated_files(keep: float) -> None:
     ("old", "new", "message"),
     [
         ("kernel,", "colonel,", "line 1"),
-        (f",{ROWS[0].runs},", ",0,", "line 2: times"),
+        (f",{ROWS[0].runs},", ",0,", "line 2: runs"),
         (",test\n", ",test,more\n", "9 fields"),
         ("#rows", "#lines", "truncated"),
         (f"#rows,{len(ROWS)}", "#rows,1", "the last line says '1'"),
