@@ -1,34 +1,32 @@
 """Estimated against measured end-to-end latency on this machine, networks never fitted to.
 
-Two sets, both held out of the calibration: reference networks (residual, inverted residual, plain,
-fully connected; float, integer and mixed; CIFAR and digits sizes) and candidates of a search space,
-exported by the product's own exporter. Their kernels are measured kernel by kernel, as a search
-does; no figure of a held-out network enters its estimate. ``naive_within10`` prices the same
-networks by what their float operations take one at a time, the usual look-up table.
-``truth_repeat`` is how often a second measurement, in a later window, is within 5 % of the first:
-the ceiling.
+Three sets, all held out of the calibration: torchvision's families at several resolutions and
+widths, candidates of the product's own spaces (both written by the product's exporter), and
+reference networks; in float, in integers, mixed, and with 4-bit weights. Their kernels are measured
+kernel by kernel, as a search does; no figure of a held-out network enters its estimate. Everything
+is done with one thread and then with two (keys that end in ``_2t``).
+
+``naive_within10`` prices the same networks by what their float operations take one at a time, the
+usual look-up table. ``truth_repeat`` is how often a second measurement, in a later window, is
+within 5 % of the first: the ceiling.
+
+``AUTOCOMPRESS_BENCH_RUNTIME`` names another runtime, ``AUTOCOMPRESS_BENCH_THREADS`` other numbers
+of threads ("1", or "1,2").
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from autocompress.compression.quantization import simulate_quantization
-from autocompress.core.capabilities import Capabilities
-from autocompress.elastic.model import ElasticModel
-from autocompress.elastic.realise import realise
-from autocompress.elastic.registry import load_space
-from autocompress.elastic.space import ElasticSpace
-from autocompress.export.onnx_export import export_onnx
-from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
 from autocompress.hardware.local import local_profile
 from autocompress.hardware.predictor import LatencyPredictor
@@ -36,20 +34,31 @@ from autocompress.measurement.kernels import KernelSignature
 from autocompress.measurement.models import measure_interleaved
 from autocompress.measurement.networks import Network, reference_networks
 from autocompress.measurement.protocol import TimingProtocol
-from benchmarks.pricing import ResNet20
+from autocompress.runtimes.registry import load_runtime
+from benchmarks._networks import FAMILIES, FITTED, FORMS, space_networks, torchvision_networks
 
-TRUTH = TimingProtocol("truth", warmup=20, min_runs=150, min_seconds=0.15, passes=9, processes=3)
+TRUTH = TimingProtocol("truth", warmup=10, min_runs=60, min_seconds=0.15, passes=9, processes=3)
+QUICK_FAMILIES = {"squeezenet1_1": (64,), "mnasnet0_5": (64,)}
 _GROUP = 8
+Floats = npt.NDArray[np.float64]
 
 
 def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
     """Run it; needs no data."""
     torch.set_num_threads(1)
+    runtime = os.environ.get("AUTOCOMPRESS_BENCH_RUNTIME", "onnxruntime")
+    chosen = os.environ.get("AUTOCOMPRESS_BENCH_THREADS", "1" if quick else "1,2")
     before = os.environ.get("AUTOCOMPRESS_CACHE")
     with tempfile.TemporaryDirectory(prefix="autocompress-bench-") as scratch:
         os.environ["AUTOCOMPRESS_CACHE"] = scratch  # a table of its own, measured now
         try:
-            return _run(Path(scratch), 12 if quick else 43, 6 if quick else 15, seed)
+            sets = _Sets(Path(scratch), quick=quick, seed=seed)
+            result: dict[str, Any] = {}
+            for threads in (int(part) for part in chosen.split(",")):
+                found = _run(sets, runtime, threads)
+                suffix = "" if threads == 1 else f"_{threads}t"
+                result |= {f"{name}{suffix}": value for name, value in found.items()}
+            return result
         finally:
             if before is None:
                 del os.environ["AUTOCOMPRESS_CACHE"]
@@ -57,79 +66,86 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
                 os.environ["AUTOCOMPRESS_CACHE"] = before
 
 
-def _run(scratch: Path, count: int, candidates: int, seed: int) -> dict[str, Any]:
-    fitted = reference_networks(max(12, count // 2), seed=2 * seed + 101)
-    held_out = reference_networks(3 * count, seed=2 * seed + 102)
-    paths = {n.name: _write(n, scratch) for n in (*fitted, *held_out)}
-    space = _candidates(scratch, candidates, seed)
-    paths |= {n.name: scratch / f"{n.name}.onnx" for n in space}
+class _Sets:
+    """The networks as files: those that are fitted to, and those that are held out, by set."""
 
-    predictor = LatencyPredictor.for_device(local_profile())
-    networks = [*fitted, *held_out, *space]
+    def __init__(self, folder: Path, *, quick: bool, seed: int) -> None:
+        self.folder = folder
+        families: Mapping[str, tuple[int, ...]] = QUICK_FAMILIES if quick else FAMILIES
+        forms = FORMS[:2] if quick else FORMS
+        larger: Mapping[str, tuple[int, ...]] = {} if quick else FITTED
+        self.fitted = [
+            *(self._written(n) for n in reference_networks(16, seed=2 * seed + 101)),
+            *torchvision_networks(folder, larger, FORMS[:2], seed + 1),
+        ]
+        self.held_out = {
+            "torchvision": list(torchvision_networks(folder, families, forms, seed)),
+            "space": list(space_networks(folder, 5 if quick else 30, seed)),
+            "reference": [
+                self._written(n)
+                for n in reference_networks(12 if quick else 40, seed=2 * seed + 102)
+            ],
+        }
+
+    def _written(self, network: Network) -> Network:
+        self.path(network).write_bytes(network.onnx())
+        return network
+
+    def path(self, network: Network) -> Path:
+        return self.folder / f"{network.name}.onnx"
+
+    @property
+    def all_held_out(self) -> list[Network]:
+        return [network for networks in self.held_out.values() for network in networks]
+
+
+def _run(sets: _Sets, runtime: str, threads: int) -> dict[str, Any]:
+    profile = local_profile(threads=threads, runtime=load_runtime(runtime))
+    predictor = LatencyPredictor.for_device(profile)
+    held_out = sets.all_held_out
     singles = {n.name: _single_kernels(predictor, n.ops) for n in held_out}
-    wanted = [k for n in networks for k in predictor.kernels(n.ops)]
-    predictor.measure([*wanted, *(k for kernels in singles.values() for k in kernels)])
-    measured = _measure(paths)
-    again = _measure({n.name: paths[n.name] for n in (*held_out, *space)})
-    predictor.calibrate([(n.ops, measured[n.name]) for n in fitted])
+    wanted = [k for n in (*sets.fitted, *held_out) for k in predictor.kernels(n.ops)]
+    naive_kernels = [k for kernels in singles.values() for k in kernels]
+    predictor.measure([*wanted, *naive_kernels])
+    measured = _measure(sets, [*sets.fitted, *held_out], runtime, threads)
+    again = _measure(sets, held_out, runtime, threads)
+    held_out = [n for n in held_out if n.name in measured and n.name in again]
+    fitted = [(n.ops, measured[n.name]) for n in sets.fitted if n.name in measured]
+    predictor.calibrate(fitted)
 
-    rows = [(n.name, predictor.estimate(n.ops).value, measured[n.name]) for n in held_out]
-    space_rows = [(n.name, predictor.estimate(n.ops).value, measured[n.name]) for n in space]
-    errors, space_errors = _errors(rows), _errors(space_rows)
-    naive = [sum(predictor.price(k).hot_us for k in singles[n.name]) / 1e3 for n in held_out]
-    naive_errors = np.array(naive) / np.array([m for _, _, m in rows]) - 1.0
-    repeat = np.array([again[name] / measured[name] - 1.0 for name in again])
-    _print([*rows, *space_rows])
-    calibration = predictor.calibration
-    return {
-        "n": len(rows),
-        "n_space": len(space_rows),
+    truth = np.array([measured[n.name] for n in held_out])
+    estimates = np.array([predictor.estimate(n.ops).value for n in held_out])
+    naive = np.array(
+        [sum(predictor.price(k).hot_us for k in singles[n.name]) / 1e3 for n in held_out]
+    )
+    repeat = np.array([again[n.name] for n in held_out]) / truth - 1.0
+    _print([n.name for n in held_out], estimates, truth, f"{runtime}, {threads} thread(s)")
+    result: dict[str, Any] = {
         "kernels": len(predictor.profile.table),
-        "within5": float((abs(errors) <= 0.05).mean()),
-        "within10": float((abs(errors) <= 0.10).mean()),
-        "mape": float(abs(errors).mean()),
-        "bias": float(errors.mean()),
-        "worst": float(abs(errors).max()),
-        "spearman": _spearman([e for _, e, _ in rows], [m for _, _, m in rows]),
-        "space_within5": float((abs(space_errors) <= 0.05).mean()),
-        "space_within10": float((abs(space_errors) <= 0.10).mean()),
-        "space_spearman": _spearman([e for _, e, _ in space_rows], [m for _, _, m in space_rows]),
-        "naive_within10": float((abs(naive_errors) <= 0.10).mean()),
-        "naive_mape": float(abs(naive_errors).mean()),
+        "failed_kernels": len(predictor.local.failed) if predictor.local is not None else 0,
         "truth_repeat": float((abs(repeat) <= 0.05).mean()),
-        "a": calibration.a,
-        "kernel_us": calibration.kernel_us,
-        "t0_us": calibration.t0_us,
+        "truth_repeat10": float((abs(repeat) <= 0.10).mean()),
+        **_summary("naive_", naive, truth),
+        **_summary("", estimates, truth),
     }
+    for name, networks in sets.held_out.items():
+        names = {n.name for n in networks}
+        rows = [i for i, n in enumerate(held_out) if n.name in names]
+        result |= _summary(f"{name}_", estimates[rows], truth[rows])
+    return result | {f"fit_{k}": v for k, v in predictor.calibration.to_json().items()}
 
 
-def _write(network: Network, folder: Path) -> Path:
-    path = folder / f"{network.name}.onnx"
-    path.write_bytes(network.onnx())
-    return path
-
-
-def _candidates(folder: Path, count: int, seed: int) -> list[Network]:
-    """Random candidates of two spaces, exported for real."""
-    torch.manual_seed(seed)
-    step16 = Capabilities(channel_step=16)
-    digits, cifar = torch.randn(1, 1, 8, 8), torch.randn(1, 3, 32, 32)
-    named = load_space("tiny_cnn", input_shape=(1, 8, 8), num_classes=10, capabilities=step16)
-    model = ElasticSpace.from_model(ResNet20(), (cifar,), capabilities=step16)
-    rng = np.random.default_rng(seed)
-    found = []
-    for name, space, example in (("tiny_cnn", named, digits), ("resnet20", model, cifar)):
-        elastic = ElasticModel(space.graph, space.techniques)
-        for number in range(count):
-            candidate = space.decode(space.sample(rng))
-            network = Network(f"{name}-{number}", space.graph.operations(candidate))
-            small = realise(elastic, candidate).eval()
-            fold_batch_norm(small)
-            inputs = torch.randn(16, *example.shape[1:])
-            simulated = simulate_quantization(small, network.ops, [inputs])
-            export_onnx(simulated, network.ops, (example,), folder / f"{network.name}.onnx")
-            found.append(network)
-    return found
+def _summary(prefix: str, estimates: Floats, truth: Floats) -> dict[str, float]:
+    errors = estimates / truth - 1.0
+    return {
+        f"{prefix}n": len(truth),
+        f"{prefix}within5": float((abs(errors) <= 0.05).mean()),
+        f"{prefix}within10": float((abs(errors) <= 0.10).mean()),
+        f"{prefix}mape": float(abs(errors).mean()),
+        f"{prefix}bias": float(errors.mean()),
+        f"{prefix}worst": float(abs(errors).max()),
+        f"{prefix}spearman": _spearman(estimates, truth),
+    }
 
 
 def _single_kernels(predictor: LatencyPredictor, ops: Sequence[Op]) -> list[KernelSignature]:
@@ -146,26 +162,28 @@ def _single_kernels(predictor: LatencyPredictor, ops: Sequence[Op]) -> list[Kern
     return found
 
 
-def _measure(paths: dict[str, Path]) -> dict[str, float]:
+def _measure(
+    sets: _Sets, networks: Sequence[Network], runtime: str, threads: int
+) -> dict[str, float]:
     found: dict[str, float] = {}
-    names = list(paths)
-    for start in range(0, len(names), _GROUP):
-        group = names[start : start + _GROUP]
-        measured = measure_interleaved([paths[n] for n in group], protocol=TRUTH)
-        found |= {n: m.value for n, m in zip(group, measured, strict=True) if m.ok}
+    # in no order, so that a slow minute does not fall on one set alone
+    order = np.random.default_rng(len(networks)).permutation(len(networks))
+    for start in range(0, len(networks), _GROUP):
+        group = [networks[i] for i in order[start : start + _GROUP]]
+        measured = measure_interleaved(
+            [sets.path(n) for n in group], protocol=TRUTH, runtime=runtime, threads=threads
+        )
+        found |= {n.name: m.value for n, m in zip(group, measured, strict=True) if m.ok}
     return found
 
 
-def _errors(rows: Sequence[tuple[str, float, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([estimate / truth - 1.0 for _, estimate, truth in rows])
-
-
-def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
+def _spearman(first: Floats, second: Floats) -> float:
     ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def _print(rows: Sequence[tuple[str, float, float]]) -> None:
-    print(f"{'network':36} {'measured us':>12} {'estimated us':>13} {'error':>8}")
-    for name, estimate, truth in rows:
-        print(f"{name:36} {truth * 1e3:12.1f} {estimate * 1e3:13.1f} {estimate / truth - 1:+8.1%}")
+def _print(names: Sequence[str], estimates: Floats, truth: Floats, title: str) -> None:
+    print(f"{title}\n{'network':36} {'measured us':>12} {'estimated us':>13} {'error':>8}")
+    for name, estimate, measured in zip(names, estimates, truth, strict=True):
+        error = estimate / measured - 1
+        print(f"{name:36} {measured * 1e3:12.1f} {estimate * 1e3:13.1f} {error:+8.1%}")
