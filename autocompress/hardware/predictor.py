@@ -170,7 +170,25 @@ class LatencyPredictor:
         """The profile with the coefficients and the validation that hold now."""
         return replace(self.profile, calibration=self.calibration, validation=self.validation)
 
-    # -- calibration ------------------------------------------------------------------------------
+    # -- validation and calibration ---------------------------------------------------------------
+
+    def validate(self, pairs: Sequence[tuple[Sequence[Op], float]]) -> Validation:
+        """How wrong the estimates of networks are that were never fitted to.
+
+        The band of later estimates follows from it; :func:`autocompress.hardware.quality.concerns`
+        says when the figures should not be trusted.
+
+        Args:
+            pairs: a candidate's operations and its measured latency in milliseconds.
+
+        Raises:
+            RequestError: no networks, or a latency that is not positive.
+        """
+        if not pairs or any(not ms > 0 for _, ms in pairs):
+            raise RequestError("validation needs networks with positive latencies")
+        errors = [self.estimate(ops).value / ms - 1.0 for ops, ms in pairs]
+        self.validation = validation_of(errors)
+        return self.validation
 
     def calibrate(self, pairs: Sequence[tuple[Sequence[Op], float]]) -> Calibration:
         """Fit the formula to measured networks and check it on each of them left out in turn.

@@ -17,7 +17,7 @@ from autocompress.core.measurement import Measurement
 from autocompress.errors import DeviceError, RequestError
 from autocompress.hardware.local import GROUP, row_of
 from autocompress.hardware.machine import describe_machine
-from autocompress.hardware.predictor import LatencyPredictor, validation_of
+from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.profile import (
     ID_PATTERN,
     HardwareProfile,
@@ -215,12 +215,8 @@ def _checked(
     pairs = [(n.ops, found[n.name].value) for n in fitted if found[n.name].ok]
     calibration = predictor.calibrate(pairs) if len(pairs) > 1 else profile.calibration
     checked = LatencyPredictor(replace(profile, calibration=calibration))
-    errors = [
-        checked.estimate(n.ops).value / found[n.name].value - 1.0
-        for n in held_out
-        if found[n.name].ok
-    ]
-    validation = validation_of(errors) if errors else Validation()
+    others = [(n.ops, found[n.name].value) for n in held_out if found[n.name].ok]
+    validation = checked.validate(others) if others else Validation()
     return replace(profile, calibration=calibration, validation=validation)
 
 

@@ -15,6 +15,7 @@ from autocompress.evaluation.evaluator import uniform
 from autocompress.hardware.builder import TableBuilder
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
+from autocompress.hardware.quality import concerns
 from autocompress.measurement.calibrating import affordable, calibrate_on
 from autocompress.search.feasibility import find_feasible
 from autocompress.search.pricing import Pricer
@@ -44,6 +45,8 @@ def run(context: Context) -> None:
     context.pricer = Prices(CandidatePricer(context.space, context.predictor))
     if not context.folder.read_json("pricing.json"):
         _check(context)
+        for concern in concerns(context.predictor.profile):
+            context.decide(STAGE, "be careful", f"{context.profile.id}: {concern}.")
     _check_feasible(context)
 
 

@@ -9,6 +9,7 @@ from autocompress.graph.ops import Op
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.predictor import LatencyPredictor, validation_of
 from autocompress.hardware.profile import RuntimeSpec, Validation
+from autocompress.hardware.quality import concerns
 from autocompress.measurement.networks import reference_networks
 from tests.unit.hardware.helpers import formula_us, profile, row, table_kernels
 
@@ -97,3 +98,17 @@ def test_validation_summary() -> None:
     found = validation_of([0.01, -0.02, 0.2, 0.07])
     assert (found.networks, found.worst) == (4, 0.2)
     assert (found.within5, found.within10) == (0.5, 0.75)
+
+
+def test_validation_is_on_networks_that_were_never_fitted_to() -> None:
+    found = predictor()
+    others = [(n.ops, found.estimate(n.ops).value * 1.2) for n in NETWORKS]
+    checked = found.validate(others)
+    assert checked.networks == len(NETWORKS)
+    assert checked.p50 == pytest.approx(1 - 1 / 1.2, abs=1e-6)
+    assert checked.within10 == 0.0
+    estimate = found.estimate(NETWORKS[0].ops)
+    assert estimate.high == pytest.approx(estimate.value * (1 + checked.p90))
+    assert any("do not rely" in text for text in concerns(found.calibrated_profile))
+    with pytest.raises(RequestError, match="positive latencies"):
+        found.validate([(NETWORKS[0].ops, 0.0)])
