@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
@@ -10,10 +9,11 @@ import numpy as np
 import torch
 
 from autocompress.agent.context import Context
-from autocompress.agent.planner import Costs
+from autocompress.agent.planner import VAL_LIMIT, Costs
 from autocompress.agent.seeds import neighbours
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Recipe
+from autocompress.core.cores import usable_cores
 from autocompress.core.space import Genome
 from autocompress.elastic.realise import realise
 from autocompress.evaluation.evaluator import Effort, uniform
@@ -39,7 +39,7 @@ def measure_costs(context: Context) -> Costs:
             taken = tried["1 thread, bfloat16"] = _step_seconds(context, 1, True)
             if taken < _CLEARLY * step:
                 bfloat16, step = True, taken
-        cores = max(1, (os.cpu_count() or 1) // context.request.workers)
+        cores = max(1, usable_cores() // context.request.workers)
         if cores > 1:
             taken = tried[f"{cores} threads"] = _step_seconds(context, cores, bfloat16)
             if taken < _CLEARLY * step:
@@ -94,7 +94,7 @@ def _has_bfloat16() -> bool:
 
 def _evaluation_seconds(context: Context) -> float:
     """Seconds of one evaluation without training, in int8."""
-    context.evaluator.effort = replace(context.evaluator.effort, val_limit=1000)
+    context.evaluator.effort = replace(context.evaluator.effort, val_limit=VAL_LIMIT)
     candidate = uniform(list(context.space.graph.layers), 8, 8)
     began = time.monotonic()
     context.evaluator.evaluate(candidate, fidelity=Fidelity.INHERITED, seed=0)

@@ -28,7 +28,7 @@ _LEAST_STEPS = 8
 _MOST_MODELS = 12
 #: Validation examples that trials are judged by: two candidates on the same 2,000 examples, one in
 #: twenty of which they answer differently, are told apart from a difference of 1 point on.
-_VAL_LIMIT = 2000
+VAL_LIMIT = 2000
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _by_count(budget: Budget, costs: Costs) -> Plan:
     effort = Effort(
         short_steps=short,
         final_steps=final,
-        val_limit=_VAL_LIMIT,
+        val_limit=VAL_LIMIT,
         learning_rate=_FRESH_RATE if costs.from_scratch else _GENTLE_RATE,
     )
     fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
@@ -194,7 +194,7 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
     effort = Effort(
         short_steps=short,
         final_steps=final,
-        val_limit=_VAL_LIMIT,
+        val_limit=VAL_LIMIT,
         learning_rate=_FRESH_RATE if costs.from_scratch else _GENTLE_RATE,
         bfloat16=costs.bfloat16,
         final_seconds=1.5 * per_model,

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from autocompress.core.cores import usable_cores
 from autocompress.report import units
 
 Status = Literal["ok", "warn", "fail"]
@@ -106,7 +107,7 @@ def _runtime(name: str) -> Finding:
 
 def _cpu(name: str) -> Finding:
     model, flags = _cpu_info()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     found = f"{model}, {cores} cores"
     fast = sorted(f for f in flags if "vnni" in f or f in {"asimddp", "i8mm", "amx_int8"})
     if fast:
