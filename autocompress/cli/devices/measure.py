@@ -34,6 +34,7 @@ def measure(
     import json
 
     from autocompress.cli.devices.measuring import measure_space, profile_folder, save_profile
+    from autocompress.cli.devices.texts import input_shape
     from autocompress.core.budget import parse_seconds
     from autocompress.core.events import Event
     from autocompress.report.display import make_display
@@ -48,7 +49,7 @@ def measure(
         display(Event("measure", "stage_started", f"sampling {space}"))
         found = measure_space(
             space,
-            input_shape=_shape(shape),
+            input_shape=input_shape(shape),
             classes=classes,
             threads=threads,
             seconds=parse_seconds(budget),
@@ -67,12 +68,3 @@ def measure(
     )
     if saved is not None:
         print(f"profile  {saved}; use it with --device {saved}")
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    from autocompress.errors import RequestError
-
-    parts = text.lower().split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise RequestError(f"--input is {text!r}; write the shape of one input, such as 3x32x32")
-    return tuple(int(part) for part in parts)

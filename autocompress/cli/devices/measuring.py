@@ -12,6 +12,7 @@ import numpy as np
 
 from autocompress.agent.seeds import neighbours
 from autocompress.elastic.registry import load_space
+from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
 from autocompress.hardware import HardwareProfile, LatencyPredictor
 from autocompress.hardware.local import local_profile
@@ -74,15 +75,23 @@ def measure_space(
         seed=seed,
     )
     predictor = LatencyPredictor.for_device(profile)
-    counts: Counter[KernelSignature] = Counter()
-    for genome in [space.original, *neighbours(space, np.random.default_rng(seed), SAMPLES)]:
-        counts.update(set(predictor.kernels(space.graph.operations(space.decode(genome)))))
-    kernels = [kernel for kernel, _ in counts.most_common() if not kernel.is_view]
+    kernels = reached_kernels(space, predictor, seed=seed)
     began = time.monotonic()
     done = predictor.measure(kernels, deadline=began + seconds, progress=progress)
     left = sum(kernel not in predictor.profile.table for kernel in kernels)
     took = time.monotonic() - began
     return Measured(predictor.profile, len(kernels), done, left, took)
+
+
+def reached_kernels(
+    space: ElasticSpace, predictor: LatencyPredictor, *, seed: int
+) -> list[KernelSignature]:
+    """Kernels of sampled candidates, the most frequent first, always in the same order."""
+    counts: Counter[KernelSignature] = Counter()
+    for genome in [space.original, *neighbours(space, np.random.default_rng(seed), SAMPLES)]:
+        counts.update(set(predictor.kernels(space.graph.operations(space.decode(genome)))))
+    found = [kernel for kernel in counts if not kernel.is_view]
+    return sorted(found, key=lambda kernel: (-counts[kernel], kernel.key))
 
 
 def profile_folder(identifier: str, folder: Path) -> Path:
