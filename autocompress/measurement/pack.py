@@ -120,12 +120,13 @@ class BenchPack:
         Raises:
             ProfileError: it is not understood.
         """
+        schema = value.get("schema_version") if isinstance(value, dict) else None
+        if schema != SCHEMA:
+            raise ProfileError(
+                f"{where} has schema_version {schema!r}; this version reads {SCHEMA}: update "
+                "autocompress, or make the pack again"
+            )
         try:
-            if value["schema_version"] != SCHEMA:
-                raise ProfileError(
-                    f"{where} has schema_version {value['schema_version']!r}; this version reads "
-                    f"{SCHEMA}: update autocompress, or make the pack again"
-                )
             jobs = value["jobs"]
             pack = cls(
                 id=str(value["id"]),
@@ -153,7 +154,7 @@ class BenchPack:
                 },
                 skipped={str(k): str(v) for k, v in value["skipped"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ProfileError) as error:
             raise ProfileError(
                 f"{where} is not understood ({type(error).__name__}: {error}); make the pack again"
             ) from error

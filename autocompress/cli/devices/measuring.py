@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autocompress.agent.seeds import neighbours
+from autocompress.core.events import Event
 from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
@@ -18,9 +21,16 @@ from autocompress.hardware import HardwareProfile, LatencyPredictor
 from autocompress.hardware.local import local_profile
 from autocompress.hardware.profile import ID_PATTERN
 from autocompress.measurement.kernels import KernelSignature
+from autocompress.report.display import Display
+from autocompress.report.units import seconds as duration
+
+if TYPE_CHECKING:
+    from autocompress.cli.devices.packing import SpaceRequest
 
 #: Candidates whose kernels are looked at.
 SAMPLES = 300
+#: For this machine, where no time is given.
+SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,54 @@ def measure_space(
     left = sum(kernel not in predictor.profile.table for kernel in kernels)
     took = time.monotonic() - began
     return Measured(predictor.profile, len(kernels), done, left, took)
+
+
+def measure_here(
+    request: SpaceRequest,
+    *,
+    seconds: float | None,
+    identifier: str | None,
+    out: Path,
+    display: Display,
+    as_json: bool,
+) -> None:
+    """Measure this machine, keep a profile where a name is given, and say what came of it.
+
+    Raises:
+        RequestError: the request or the name cannot be used.
+    """
+    if len(request.threads) > 1:
+        raise RequestError(
+            f"--threads is {','.join(str(n) for n in request.threads)}; here it is one number"
+        )
+    target = profile_folder(identifier, out) if identifier is not None else None
+    with display:
+
+        def tell(done: int, total: int) -> None:
+            display(Event("measure", "progress", "kernels", {"done": done, "total": total}))
+
+        display(Event("measure", "stage_started", f"sampling {request.space}"))
+        found = measure_space(
+            request.space,
+            input_shape=request.input_shape,
+            classes=request.classes,
+            threads=request.threads[0],
+            seconds=SECONDS if seconds is None else seconds,
+            seed=request.seed,
+            progress=tell,
+        )
+    saved = save_profile(found.profile, target) if target is not None else None
+    if as_json:
+        values = {"kind": "result", "reached": found.reached, "measured": found.done}
+        more = {"left": found.left, "seconds": found.seconds, "profile": saved and str(saved)}
+        print(json.dumps(values | more))
+        return
+    print(
+        f"{found.reached} kernels are within reach of {request.space}; {found.done} were measured "
+        f"in {duration(found.seconds)}, {found.left} are left\n{found.profile.summary}"
+    )
+    if saved is not None:
+        print(f"profile  {saved}; use it with --device {saved}")
 
 
 def reached_kernels(

@@ -36,26 +36,20 @@ def pack(
     """Write a bench pack: measure a device that has only Python, numpy and onnxruntime."""
     import json
 
-    from autocompress.cli.devices.packing import pack_space
+    from autocompress.cli.devices.packing import SpaceRequest, pack_space
     from autocompress.cli.devices.texts import input_shape, thread_counts
     from autocompress.report.units import seconds as duration
 
-    made = pack_space(
-        space,
-        out,
-        input_shape=input_shape(shape),
-        classes=classes,
-        kernels=kernels,
-        networks=networks,
-        threads=thread_counts(threads),
-        rounds=rounds,
-        seed=seed,
+    counts = thread_counts(threads)
+    request = SpaceRequest(
+        space, input_shape(shape), classes, kernels, networks, counts, rounds, seed
     )
+    made = pack_space(request, out)
     size = out.stat().st_size
     if as_json:
         values = {"kind": "result", "pack": str(out), "id": made.id, "size_bytes": size}
-        counts = {"kernels": len(made.kernels), "networks": len(made.networks)}
-        print(json.dumps(values | counts | {"skipped": dict(made.skipped)}))
+        parts = {"kernels": len(made.kernels), "networks": len(made.networks)}
+        print(json.dumps(values | parts | {"skipped": dict(made.skipped)}))
         return
     print(
         f"{out}  {size / 1e6:.1f} MB: {len(made.kernels)} kernels and {len(made.networks)} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,30 +23,33 @@ from autocompress.runtimes.registry import load_runtime
 _TRIES = 50
 
 
-def pack_space(
-    name: str,
-    path: Path,
-    *,
-    input_shape: Sequence[int],
-    classes: int,
-    kernels: int | None = None,
-    networks: int = 12,
-    threads: Sequence[int] = (1,),
-    rounds: int = ROUNDS,
-    seed: int = 0,
-) -> BenchPack:
-    """Write the bench pack of a space.
+@dataclass(frozen=True, slots=True)
+class SpaceRequest:
+    """What of a search space is to be measured.
 
-    Args:
-        name: the space.
-        path: the zip file.
+    Attributes:
+        space: the space's name.
         input_shape: shape of one input, without the batch dimension.
         classes: outputs of the networks.
-        kernels: keep so many, the most frequent; those of the networks come on top. None: all.
+        kernels: so many, the most frequent; those of the networks come on top. None: all.
         networks: whole networks, for calibration and validation.
         threads: numbers of threads that are measured.
         rounds: times that everything is gone through.
         seed: of the sampled candidates.
+    """
+
+    space: str
+    input_shape: tuple[int, ...]
+    classes: int = 10
+    kernels: int | None = None
+    networks: int = 12
+    threads: tuple[int, ...] = (1,)
+    rounds: int = ROUNDS
+    seed: int = 0
+
+
+def pack_space(request: SpaceRequest, path: Path) -> BenchPack:
+    """Write the bench pack of a space.
 
     Raises:
         RequestError: no such space, it does not fit the input, or there is nothing to measure.
@@ -62,28 +65,33 @@ def pack_space(
         RuntimeSpec(engine.name, lowering=engine.lowering),
     )
     space = load_space(
-        name,
-        input_shape=input_shape,
-        num_classes=classes,
+        request.space,
+        input_shape=request.input_shape,
+        num_classes=request.classes,
         capabilities=unmeasured.capabilities,
-        seed=seed,
+        seed=request.seed,
     )
     predictor = LatencyPredictor(unmeasured)
     return write_pack(
         path,
-        kernels=reached_kernels(space, predictor, seed=seed)[:kernels],
+        kernels=reached_kernels(space, predictor, seed=request.seed)[: request.kernels],
         networks=[
             (network, predictor.kernels(network.ops))
-            for network in sampled_networks(space, networks, seed=seed)
+            for network in sampled_networks(space, request.networks, seed=request.seed)
         ],
         runtime={
             "name": engine.name,
             "options": dict(engine.options),
             "lowering": engine.lowering,
         },
-        source={"space": name, "input": list(input_shape), "classes": classes, "seed": seed},
-        threads=threads,
-        rounds=rounds,
+        source={
+            "space": request.space,
+            "input": list(request.input_shape),
+            "classes": request.classes,
+            "seed": request.seed,
+        },
+        threads=request.threads,
+        rounds=request.rounds,
     )
 
 
