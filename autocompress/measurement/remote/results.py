@@ -16,6 +16,8 @@ from autocompress.measurement.timer import Timing
 
 SCHEMA = 1
 _TEXT_LIMIT = 200
+#: What reading a line that no runner wrote may end in.
+_DAMAGE = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def read_results(path: Path, pack: BenchPack) -> BenchResults:
                 jobs.setdefault(result.key, result)
             elif row["kind"] != "chunk":
                 raise ValueError(f"kind is {row['kind']!r}")
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        except _DAMAGE as error:
             if isinstance(error, RequestError):
                 raise
             raise ProfileError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import functools
 import itertools
 import json
 import os
@@ -92,7 +93,7 @@ def test_the_same_readings_give_the_timers_figures(
     order: dict[str, list[str]] = {"timer": [], "runner": []}
 
     def calls(whose: str) -> list[Callable[[], object]]:
-        return [lambda n=name: order[whose].append(n) for name in "abc"]
+        return [functools.partial(order[whose].append, name) for name in "abc"]
 
     monkeypatch.setattr(timer, "switches", fake_switches())
     monkeypatch.setattr(time, "thread_time_ns", fake_clock())
@@ -128,7 +129,12 @@ def test_it_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = runner.load_pack(str(folder))
     results = runner.Results(str(folder / "results.jsonl"), pack["id"])
     said: list[str] = []
-    runner.Bench(str(folder), pack, results, lambda text: not said.append(text)).begin()
+
+    def say(text: str) -> bool:
+        said.append(text)
+        return True
+
+    runner.Bench(str(folder), pack, results, say).begin()
     assert "wall clock" in said[0]
     assert "wall clock" in rows_of(folder / "results.jsonl", "session")[0]["notes"][0]
 
