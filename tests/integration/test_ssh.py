@@ -158,11 +158,10 @@ def test_a_board_that_lost_its_disk_gets_its_results_back(bench: Bench) -> None:
 def test_the_time_is_over(bench: Bench) -> None:
     limited = bench.session()
     limited.options = RemoteOptions(
-        python=sys.executable, folder=str(bench.board), limit_seconds=1e-3
+        python=sys.executable, folder=str(bench.board), limit_seconds=0.0
     )
     end = limited.run()
-    assert end.status == "stopped"
-    assert bench.session().run().status == "complete"
+    assert (end.status, end.done) == ("stopped", 0)
 
 
 def test_two_sessions_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +273,3 @@ def test_the_command(
     profile = load_profile(tmp_path / "my_board")
     assert len(profile.table) == 2
     assert "complete: 2 of 2 kernels" in profile.provenance.source
-    with pytest.raises(SystemExit) as again:  # nothing is left; the profile is written anew
-        main(command)
-    assert not again.value.code, capfd.readouterr().err
