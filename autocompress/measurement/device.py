@@ -156,14 +156,14 @@ def _rows(
                 if isinstance(found, DeviceError):
                     continue
                 row = row_of(kernel, found, _today(), protocol.name)
-                best[kernel.key] = _better(best.get(kernel.key), row)
+                best[kernel.key] = better(best.get(kernel.key), row)
             if progress is not None:
                 done = number * len(wanted) + start + len(group)
                 progress("kernels", done, rounds * len(wanted))
     return list(best.values())
 
 
-def _better(old: LatencyRow | None, new: LatencyRow) -> LatencyRow:
+def better(old: LatencyRow | None, new: LatencyRow) -> LatencyRow:
     """Both rounds in one row: the fastest times, the widest interval."""
     if old is None:
         return new

@@ -98,6 +98,11 @@ def kernel_model(signature: KernelSignature, *, copies: int = 1, seed: int = 0) 
     return _serialise(helper.make_graph(nodes, "kernel", inputs, outputs, constants))
 
 
+def needs_copies(signature: KernelSignature) -> bool:
+    """Whether it moves so much that its copies may be slower than itself, run after run."""
+    return signature.weight_bytes + signature.activation_bytes >= _CONTEXT_BYTES
+
+
 def kernel_calls(
     signature: KernelSignature, runtime: Runtime, *, threads: int
 ) -> tuple[Call, Call | None]:
@@ -107,8 +112,7 @@ def kernel_calls(
         DeviceError: the runtime has no such kernel.
     """
     hot = _call(kernel_model(signature), runtime, threads)
-    moved = signature.weight_bytes + signature.activation_bytes
-    if moved < _CONTEXT_BYTES:
+    if not needs_copies(signature):
         return hot, None
     return hot, _call(kernel_model(signature, copies=COPIES), runtime, threads)
 
@@ -141,7 +145,7 @@ def time_kernels(
     timings = time_interleaved(calls, protocol)
     for number, hot_at, copies_at in places:
         copied = None if copies_at is None else timings[copies_at]
-        found[number] = _kernel_time(timings[0], timings[hot_at], copied)
+        found[number] = kernel_time(timings[0], timings[hot_at], copied)
     return [entry for entry in found if entry is not None]
 
 
@@ -150,7 +154,8 @@ def time_empty(runtime: Runtime, protocol: TimingProtocol, *, threads: int = 1) 
     return time_interleaved([_call(empty_model(), runtime, threads)], protocol)[0]
 
 
-def _kernel_time(empty: Timing, hot: Timing, copies: Timing | None) -> KernelTime:
+def kernel_time(empty: Timing, hot: Timing, copies: Timing | None) -> KernelTime:
+    """A kernel's time from three timings: the empty run, the kernel, and its copies if any."""
     base = empty.value_us
     hot_us = max(0.0, hot.value_us - base)
     high = max(0.0, hot.high_us - base)

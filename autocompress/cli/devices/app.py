@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from autocompress.cli.devices import export, importing, measure, show, validate
+from autocompress.cli.devices import (
+    export,
+    import_results,
+    importing,
+    measure,
+    pack,
+    show,
+    validate,
+)
 from autocompress.cli.devices import list as list_command
 from autocompress.cli.faults import Commands
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Device profiles: list, show, measure, share."
+    cls=Commands,
+    no_args_is_help=True,
+    help="Device profiles: list, show, measure, pack, share.",
 )
 app.command("list")(list_command.list_devices)
 app.command()(show.show)
@@ -17,3 +27,5 @@ app.command()(measure.measure)
 app.command()(validate.validate)
 app.command("import")(importing.import_device)
 app.command()(export.export)
+app.command()(pack.pack)
+app.command("import-results")(import_results.import_results)

@@ -18,67 +18,93 @@ def measure(
         str, typer.Option("--input", metavar="CxHxW", help="Shape of one input.")
     ] = "3x32x32",
     classes: Annotated[int, typer.Option("--classes", min=2, help="Outputs.")] = 10,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="The runtime's threads.")] = 1,
+    threads: Annotated[
+        str, typer.Option("--threads", metavar="N", help="The runtime's threads; remote also A,B.")
+    ] = "1",
     budget: Annotated[
-        str, typer.Option("--budget", metavar="TIME", help="Begin no kernel after so long.")
-    ] = "5m",
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="TIME",
+            help="Begin no kernel after so long: 5m here, no limit elsewhere.",
+        ),
+    ] = None,
     identifier: Annotated[
         str | None, typer.Option("--id", help="Save the table as a profile of this name, too.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The folder for it.")] = Path(),
+    ssh: Annotated[
+        str | None,
+        typer.Option("--ssh", metavar="USER@HOST[:PORT]", help="Measure a device behind ssh."),
+    ] = None,
+    ssh_option: Annotated[
+        list[str] | None,
+        typer.Option("--ssh-option", metavar="KEY=VALUE", help="One more of ssh; repeatable."),
+    ] = None,
+    adb: Annotated[
+        str | None,
+        typer.Option("--adb", metavar="SERIAL", help="Measure a device behind adb; or: any."),
+    ] = None,
+    remote_python: Annotated[
+        str, typer.Option("--remote-python", help="The device's Python.")
+    ] = "python3",
+    remote_dir: Annotated[
+        str | None, typer.Option("--remote-dir", help="Where on the device; default: its home.")
+    ] = None,
+    kernels: Annotated[
+        int | None,
+        typer.Option("--kernels", min=1, help="Remote: the most frequent so many, not all."),
+    ] = None,
+    networks: Annotated[
+        int, typer.Option("--networks", min=0, help="Remote: whole networks to calibrate on.")
+    ] = 12,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Remote: times that everything is timed.")
+    ] = 3,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure this machine kernel by kernel; what its table has already is not timed again."""
-    import json
+    """Measure this machine kernel by kernel, or a device behind ssh or adb.
 
-    from autocompress.cli.devices.measuring import measure_space, profile_folder, save_profile
+    What was measured already is not timed again: the same command goes on where it stopped.
+    """
+    from autocompress.cli.devices import measuring, remote
+    from autocompress.cli.devices.packing import SpaceRequest
+    from autocompress.cli.devices.texts import input_shape, thread_counts
     from autocompress.core.budget import parse_seconds
-    from autocompress.core.events import Event
     from autocompress.report.display import make_display
-    from autocompress.report.units import seconds as duration
 
-    target = profile_folder(identifier, out) if identifier is not None else None
-    with make_display(options.progress_mode(as_json, quiet)) as display:
-
-        def tell(done: int, total: int) -> None:
-            display(Event("measure", "progress", "kernels", {"done": done, "total": total}))
-
-        display(Event("measure", "stage_started", f"sampling {space}"))
-        found = measure_space(
-            space,
-            input_shape=_shape(shape),
-            classes=classes,
-            threads=threads,
-            seconds=parse_seconds(budget),
-            seed=seed,
-            announce=lambda plan: display(Event("measure", "note", plan.sentence())),
-            progress=tell,
-        )
-    saved = save_profile(found.profile, target) if target is not None else None
-    built = found.built
-    if as_json:
-        values = {"kind": "result", "reached": built.reached, "measured": built.measured}
-        more = {
-            "left": built.missing, "seconds": built.seconds, "covered": built.covered,
-            "networks": found.networks, "profile": saved and str(saved),
-        }  # fmt: skip
-        print(json.dumps(values | more))
-        return
-    print(
-        f"{built.reached} kernels are within reach of {space}; {built.measured} were measured in "
-        f"{duration(built.seconds)}, {built.missing} are left ({built.covered:.1%} of what "
-        f"candidates execute is covered)\n{found.profile.summary}"
+    wanted = SpaceRequest(
+        space,
+        input_shape(shape),
+        classes,
+        kernels,
+        networks,
+        thread_counts(threads),
+        rounds,
+        seed,
     )
-    if saved is not None:
-        print(f"profile  {saved}; use it with --device {saved}")
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    from autocompress.errors import RequestError
-
-    parts = text.lower().split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise RequestError(f"--input is {text!r}; write the shape of one input, such as 3x32x32")
-    return tuple(int(part) for part in parts)
+    seconds = parse_seconds(budget) if budget is not None else None
+    display = make_display(options.progress_mode(as_json, quiet))
+    if ssh is None and adb is None:
+        measuring.measure_here(
+            wanted,
+            seconds=seconds,
+            identifier=identifier,
+            out=out,
+            display=display,
+            as_json=as_json,
+        )
+        return
+    remote.measure_there(
+        wanted,
+        transport=remote.make_transport(ssh, ssh_option or (), adb),
+        python=remote_python,
+        folder=remote_dir,
+        seconds=seconds,
+        identifier=identifier,
+        out=out,
+        display=display,
+        as_json=as_json,
+    )

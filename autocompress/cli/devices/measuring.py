@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autocompress.agent.seeds import neighbours
+from autocompress.core.events import Event
 from autocompress.elastic.registry import load_space
+from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
 from autocompress.hardware import HardwareProfile, LatencyPredictor
 from autocompress.hardware.builder import BuildPlan, Built, TableBuilder
 from autocompress.hardware.local import local_profile
 from autocompress.hardware.profile import ID_PATTERN
 from autocompress.measurement.calibrating import affordable, calibrate_on
+from autocompress.report.display import Display
+from autocompress.report.units import seconds as duration
+
+if TYPE_CHECKING:
+    from autocompress.cli.devices.packing import SpaceRequest
 
 #: Candidates whose kernels are looked at.
 SAMPLES = 300
 #: Of these, how many are measured whole.
 NETWORKS = 16
+#: For this machine, where no time is given.
+SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -79,21 +90,82 @@ def measure_space(
         seed=seed,
     )
     predictor = LatencyPredictor.for_device(profile)
-    genomes = neighbours(space, np.random.default_rng(seed), SAMPLES)
-    candidates = [space.graph.operations(space.decode(genome)) for genome in genomes]
-    builder = TableBuilder(predictor)
-    builder.add([space.graph.operations(space.decode(space.original))], first=True)
-    builder.add(candidates)
+    builder = sampled(space, predictor, seed=seed)
     plan = builder.plan()
     if announce is not None:
         announce(plan)
     deadline = time.monotonic() + seconds
     built = builder.build(deadline=deadline, progress=progress)
-    slowest = max(predictor.estimate(ops).value for ops in candidates)
+    genomes = neighbours(space, np.random.default_rng(seed), SAMPLES)
+    slowest = predictor.estimate(space.graph.operations(space.decode(space.original))).value
     count = affordable(max(0.0, deadline - time.monotonic()), slowest, NETWORKS)
-    chosen = np.linspace(0, len(candidates) - 1, count).astype(int)
-    networks = calibrate_on(predictor, [candidates[i] for i in chosen])
+    chosen = [genomes[i] for i in np.linspace(0, len(genomes) - 1, count).astype(int)]
+    candidates = [space.graph.operations(space.decode(genome)) for genome in chosen]
+    networks = calibrate_on(predictor, candidates)
     return Measured(predictor.calibrated_profile, plan, built, networks)
+
+
+def measure_here(
+    request: SpaceRequest,
+    *,
+    seconds: float | None,
+    identifier: str | None,
+    out: Path,
+    display: Display,
+    as_json: bool,
+) -> None:
+    """Measure this machine, keep a profile where a name is given, and say what came of it.
+
+    Raises:
+        RequestError: the request or the name cannot be used.
+    """
+    if len(request.threads) > 1:
+        raise RequestError(
+            f"--threads is {','.join(str(n) for n in request.threads)}; here it is one number"
+        )
+    target = profile_folder(identifier, out) if identifier is not None else None
+    with display:
+
+        def tell(done: int, total: int) -> None:
+            display(Event("measure", "progress", "kernels", {"done": done, "total": total}))
+
+        display(Event("measure", "stage_started", f"sampling {request.space}"))
+        found = measure_space(
+            request.space,
+            input_shape=request.input_shape,
+            classes=request.classes,
+            threads=request.threads[0],
+            seconds=SECONDS if seconds is None else seconds,
+            seed=request.seed,
+            announce=lambda plan: display(Event("measure", "note", plan.sentence())),
+            progress=tell,
+        )
+    saved = save_profile(found.profile, target) if target is not None else None
+    built = found.built
+    if as_json:
+        values = {"kind": "result", "reached": built.reached, "measured": built.measured}
+        more = {
+            "left": built.missing, "seconds": built.seconds, "covered": built.covered,
+            "networks": found.networks, "profile": saved and str(saved),
+        }  # fmt: skip
+        print(json.dumps(values | more))
+        return
+    print(
+        f"{built.reached} kernels are within reach of {request.space}; {built.measured} were "
+        f"measured in {duration(built.seconds)}, {built.missing} are left ({built.covered:.1%} of "
+        f"what candidates execute is covered)\n{found.profile.summary}"
+    )
+    if saved is not None:
+        print(f"profile  {saved}; use it with --device {saved}")
+
+
+def sampled(space: ElasticSpace, predictor: LatencyPredictor, *, seed: int) -> TableBuilder:
+    """A builder that has seen candidates as a search visits them, the original first."""
+    builder = TableBuilder(predictor)
+    builder.add([space.graph.operations(space.decode(space.original))], first=True)
+    genomes = neighbours(space, np.random.default_rng(seed), SAMPLES)
+    builder.add(space.graph.operations(space.decode(genome)) for genome in genomes)
+    return builder
 
 
 def profile_folder(identifier: str, folder: Path) -> Path:

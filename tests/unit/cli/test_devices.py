@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from autocompress.cli.devices import measuring
 from autocompress.hardware import list_profiles, load_profile, profiles
 from autocompress.hardware.archive import export_profile
 from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.profile import HardwareProfile
 from tests.unit.cli.conftest import Outcome
 from tests.unit.hardware.profile_files import full_profile
+from tests.unit.measurement.remote.packs import run_runner, unpacked
 
 Run = Callable[..., Outcome]
 
@@ -87,6 +89,12 @@ def test_measure_this_machine_and_keep_the_profile(run: Run, tmp_path: Path) -> 
         pytest.param(["--space", "nope"], "unknown search space 'nope'", id="space"),
         pytest.param(["--id", "My Box"], "--id is 'My Box'", id="name"),
         pytest.param(["--budget", "0s"], "budget is '0s'", id="budget"),
+        pytest.param(["--threads", "0"], "--threads is '0'", id="threads"),
+        pytest.param(["--threads", "1,2"], "here it is one number", id="two-threads"),
+        pytest.param(["--ssh", "a b", "--id", "x"], "--ssh is 'a b'", id="target"),
+        pytest.param(["--ssh", "pi@board"], "give the profile a name", id="no-name"),
+        pytest.param(["--ssh", "a", "--adb", "b", "--id", "x"], "give either", id="both"),
+        pytest.param(["--adb", "a", "--ssh-option", "A=b"], "belongs to --ssh", id="option"),
     ],
 )
 def test_measure_refuses_a_wrong_request(run: Run, arguments: list[str], words: str) -> None:
@@ -173,3 +181,44 @@ def test_export(run: Run, board: Path, tmp_path: Path) -> None:
     assert load_profile(target).id == "board"
     assert run("devices", "export", board, "-o", tmp_path / "x.zip").code == 2
     assert run("devices", "import", tmp_path / "none.acprofile").code == 2
+
+
+def test_by_hand(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack here, run there, import here; a part first, then all of it into the same profile."""
+    monkeypatch.setattr(measuring, "SAMPLES", 3)
+    archive = tmp_path / "bench.zip"
+    sizes = ("--input", "1x8x8", "--kernels", "10", "--networks", "0", "--rounds", "1")
+    packed = run("devices", "pack", "tiny_cnn", "-o", archive, *sizes, "--threads", "1,2")
+    assert packed.code == 0, packed.err
+    assert "10 kernels and 0 networks" in packed.out
+    folder = unpacked(archive, tmp_path / "unpacked")
+    for code, status, names in (
+        (10, "partial", ["my_board"]),
+        (0, "complete", ["my_board", "my_board_t2"]),
+    ):
+        limit = ("--limit-seconds", "0") if code else ()
+        assert run_runner(folder, *limit)[0] == code
+        results = folder / "results.jsonl"
+        outcome = run(
+            *("devices", "import-results", results, "--pack", archive),
+            *("--id", "my_board", "--out", tmp_path, "--json"),
+        )
+        assert outcome.code == 0, outcome.err
+        lines = [json.loads(line) for line in outcome.out.splitlines()]
+        assert [Path(line["profile"]).name for line in lines] == names
+        assert {line["status"] for line in lines} == {status}
+    assert load_profile(tmp_path / "my_board_t2").runtime.threads == 2
+    (tmp_path / "my_board" / "profile.toml").write_text("another profile")
+    taken = run(
+        "devices",
+        "import-results",
+        results,
+        "--pack",
+        archive,
+        "--id",
+        "my_board",
+        "--out",
+        tmp_path,
+    )
+    assert taken.code == 2
+    assert "is there already" in taken.err

@@ -1,0 +1,29 @@
+"""Values that the commands of ``autocompress devices`` are given as texts."""
+
+from __future__ import annotations
+
+from autocompress.errors import RequestError
+
+
+def input_shape(text: str) -> tuple[int, ...]:
+    """``(3, 32, 32)`` from ``"3x32x32"``.
+
+    Raises:
+        RequestError: it is no shape.
+    """
+    parts = text.lower().split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise RequestError(f"--input is {text!r}; write the shape of one input, such as 3x32x32")
+    return tuple(int(part) for part in parts)
+
+
+def thread_counts(text: str) -> tuple[int, ...]:
+    """``(1, 2)`` from ``"1,2"``.
+
+    Raises:
+        RequestError: it is no list of numbers of threads.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 0 < int(part) <= 1024 for part in parts):
+        raise RequestError(f"--threads is {text!r}; write numbers by commas, such as 1,2")
+    return tuple(dict.fromkeys(int(part) for part in parts))
