@@ -7,19 +7,32 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities, Precision
 from autocompress.core.files import write_atomically
 from autocompress.errors import ProfileError
 from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.energy import EnergyModel
+from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import Machine
+from autocompress.hardware.memory_model import MemoryModel
+from autocompress.hardware.roofline import Roofline
 from autocompress.hardware.table import LatencyTable
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*")
 PROFILE_FILE = "profile.toml"
 TABLE_FILE = "latency.csv"
 FORMAT = 1
+#: Optional sections, each with what reads and writes it.
+_MODELS: dict[str, Any] = {
+    "roofline": Roofline,
+    "memory": MemoryModel,
+    "energy": EnergyModel,
+    "limits": Limits,
+}
+#: Later names of two keys.
+_RENAMED = {"schema_version": "format", "device": "machine"}
 _T = TypeVar("_T")
 _PLAIN: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -28,7 +41,9 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
 }
 
-Kind = Literal["measured", "analytic"]
+Kind = Literal["measured", "analytic", "transferred", "simulated"]
+#: Kinds whose figures no clock on such a device has ever seen.
+_UNSEEN = frozenset({"analytic", "simulated"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +97,13 @@ class Provenance:
     Attributes:
         date: ISO date.
         source: one line: measured by what, or from which data sheet.
+        sources: publications and data sheets that figures were taken from.
         protocol: the timing protocol as plain values.
     """
 
     date: str = ""
     source: str = ""
+    sources: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -97,7 +114,8 @@ class HardwareProfile:
     Attributes:
         id: lower-case identifier; the folder's name.
         description: one line for a person.
-        kind: "measured", or "analytic" when no figure was measured on it.
+        kind: "measured"; "transferred" from measured ones; "analytic" (from data sheets) or
+            "simulated" when no figure was measured on it.
         machine: processor, instruction sets, cores, memory.
         runtime: what executes the models.
         capabilities: what a search can exploit on it.
@@ -105,6 +123,10 @@ class HardwareProfile:
         validation: how wrong the estimates were.
         provenance: where the figures come from.
         table: the kernels' times.
+        roofline: prices kernels that the table lacks; None leaves them to those alike.
+        memory: how activations are laid out; None for what most runtimes do.
+        energy: what an inference costs; None where nobody knows.
+        limits: what the device has room for.
     """
 
     id: str
@@ -117,6 +139,10 @@ class HardwareProfile:
     validation: Validation = field(default_factory=Validation)
     provenance: Provenance = field(default_factory=Provenance)
     table: LatencyTable = field(default_factory=LatencyTable, compare=False)
+    roofline: Roofline | None = None
+    memory: MemoryModel | None = None
+    energy: EnergyModel | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         if not ID_PATTERN.fullmatch(self.id):
@@ -124,13 +150,20 @@ class HardwareProfile:
                 f"profile id is {self.id!r}; use lower-case letters, digits and underscores, "
                 "starting with a letter or digit"
             )
-        if self.kind not in ("measured", "analytic"):
-            raise ProfileError(f"profile kind is {self.kind!r}; use 'measured' or 'analytic'")
+        if self.kind not in get_args(Kind):
+            raise ProfileError(
+                f"profile kind is {self.kind!r}; use one of {', '.join(get_args(Kind))}"
+            )
 
     @property
     def is_local(self) -> bool:
         """Whether it stands for this machine, where what is missing can be measured."""
         return self.id == "local"
+
+    @property
+    def proves_constraints(self) -> bool:
+        """Whether its latencies can show that a bound is met, rather than lead one to expect it."""
+        return self.kind not in _UNSEEN
 
     @property
     def summary(self) -> str:
@@ -142,8 +175,14 @@ class HardwareProfile:
             if checked.networks
             else "estimates not validated"
         )
+        runtime = f"{self.runtime.name} {self.runtime.version}".strip()
+        if self.kind == "analytic":
+            return (
+                f"{runtime}, {self.runtime.threads} thread(s), analytic: worked out from data "
+                "sheets, never measured; no bound is proven"
+            )
         return (
-            f"{self.runtime.name} {self.runtime.version}, {self.runtime.threads} thread(s), "
+            f"{runtime}, {self.runtime.threads} thread(s), "
             f"{len(self.table)} kernels {self.kind}, {error}"
         )
 
@@ -164,6 +203,9 @@ class HardwareProfile:
         supports["precisions"] = [asdict(p) for p in self.capabilities.precisions]
         machine = asdict(self.machine)
         machine["isa"] = list(self.machine.isa)
+        provenance = asdict(replace(self.provenance, protocol=dict(self.provenance.protocol)))
+        provenance["sources"] = list(self.provenance.sources)
+        parts = {name: getattr(self, name) for name in _MODELS}
         return {
             "format": FORMAT,
             "id": self.id,
@@ -174,7 +216,8 @@ class HardwareProfile:
             "supports": supports,
             "calibration": self.calibration.to_json(),
             "validation": asdict(self.validation),
-            "provenance": asdict(replace(self.provenance, protocol=dict(self.provenance.protocol))),
+            "provenance": provenance,
+            **{name: part.to_toml() for name, part in parts.items() if part is not None},
         }
 
     @classmethod
@@ -204,6 +247,7 @@ class HardwareProfile:
 
     @classmethod
     def _from_toml(cls, value: dict[str, Any], folder: Path) -> HardwareProfile:
+        value = {_RENAMED.get(name, name): item for name, item in value.items()}
         if value["format"] != FORMAT:
             raise ProfileError(
                 f"{folder / PROFILE_FILE} has format {value['format']!r}; this version reads "
@@ -218,6 +262,8 @@ class HardwareProfile:
         )
         machine = dict(value["machine"])
         machine["isa"] = tuple(machine.get("isa", ()))
+        provenance = dict(value["provenance"])
+        provenance["sources"] = tuple(provenance.get("sources", ()))
         listed = value["table"]
         table = LatencyTable.load(folder / TABLE_FILE, sha256=str(listed["sha256"]))
         if len(table) != listed["rows"]:
@@ -231,8 +277,9 @@ class HardwareProfile:
             capabilities=_build(Capabilities, supports, "supports"),
             calibration=Calibration.from_json(value["calibration"]),
             validation=_build(Validation, value["validation"], "validation"),
-            provenance=_build(Provenance, value["provenance"], "provenance"),
+            provenance=_build(Provenance, provenance, "provenance"),
             table=table,
+            **{name: kind.from_toml(value[name]) for name, kind in _MODELS.items() if name in value},
         )
 
 
