@@ -106,7 +106,7 @@ class LatencyPredictor:
         return count
 
     def price(self, kernel: KernelSignature) -> KernelPrice:
-        """A kernel's price: its row, or an estimate: the profile's roofline, or rows of its kind."""
+        """A kernel's price: its row, else the profile's roofline, else rows of its kind."""
         known = self._prices.get(kernel.key)
         if known is None:
             known = self._prices[kernel.key] = self._price(kernel)

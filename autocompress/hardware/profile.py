@@ -279,7 +279,7 @@ class HardwareProfile:
             validation=_build(Validation, value["validation"], "validation"),
             provenance=_build(Provenance, provenance, "provenance"),
             table=table,
-            **{name: kind.from_toml(value[name]) for name, kind in _MODELS.items() if name in value},
+            **{key: part.from_toml(value[key]) for key, part in _MODELS.items() if key in value},
         )
 
 

@@ -178,9 +178,7 @@ class Wiring:
                 self._mark(marked, end, where)
         return marked
 
-    def peak_memory(
-        self, quantized: Bools, model: MemoryModel = USUAL
-    ) -> npt.NDArray[np.float64]:
+    def peak_memory(self, quantized: Bools, model: MemoryModel = USUAL) -> npt.NDArray[np.float64]:
         """Bytes that activations need at their peak, shape ``(candidates,)``."""
         slots, count = self._chosen.shape
         owner = np.empty((slots, count), dtype=np.int64)

@@ -146,11 +146,11 @@ def _report_device(context: Context) -> None:
     profile = context.profile
     if profile.limits is not None and profile.limits.bounds:
         bounds = {c.metric: c.bound for c in profile.limits.bounds}
+        room = " and ".join(f"{metric} <= {bound:,.0f}" for metric, bound in bounds.items())
         context.decide(
             STAGE,
             "keep to the device's limits",
-            f"{profile.id} has room for {' and '.join(f'{m} <= {b:,.0f}' for m, b in bounds.items())}"
-            "; candidates beyond it are not tried.",
+            f"{profile.id} has room for {room}; candidates beyond it are not tried.",
             **bounds,
         )
     if not profile.proves_constraints:

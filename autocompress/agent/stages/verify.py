@@ -82,7 +82,7 @@ def run(context: Context) -> None:
         context.decide(
             STAGE,
             "expected, not proven",
-            f"{context.profile.id} has a profile of kind {context.profile.kind}: that the {len(kept)} "
+            f"The profile of {context.profile.id} is {context.profile.kind}: that the {len(kept)} "
             f"models meet {' and '.join(map(describe, expected))} is expected, not proven; measure "
             "one on the device.",
             metrics=[c.metric for c in expected],
