@@ -152,9 +152,7 @@ def _nvml(module: str) -> EnergyMeter:
     try:
         nvml = import_module(module)
     except ImportError as error:
-        raise DeviceError(
-            f"no NVML: {error}; for NVIDIA GPUs: pip install nvidia-ml-py"
-        ) from error
+        raise DeviceError(f"no NVML: {error}; for NVIDIA GPUs: pip install nvidia-ml-py") from error
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:

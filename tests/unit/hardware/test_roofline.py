@@ -119,7 +119,9 @@ def test_to_toml_is_the_inverse() -> None:
         pytest.param(["kernel_us"], -1.0, "kernel_us is -1.0", id="negative"),
         pytest.param(["kernel_us"], float("nan"), "kernel_us is nan", id="nan"),
         pytest.param(["kernel_us"], True, "kernel_us is True", id="bool"),
-        pytest.param(["efficiency", "linear"], 1.5, "linear is 1.5; .* at most 1", id="beyond-peak"),
+        pytest.param(
+            ["efficiency", "linear"], 1.5, "linear is 1.5; .* at most 1", id="beyond-peak"
+        ),
         pytest.param(["efficiency", "linear"], None, "lacks 'linear'", id="missing-family"),
         pytest.param(["macs_per_s", "f64"], 1.0, r"macs_per_s\] has 'f64'", id="unknown-form"),
         pytest.param(["error"], 1.0, r"\[roofline.error\] is 1.0; it must be a table", id="table"),
