@@ -97,14 +97,14 @@ class Provenance:
     Attributes:
         date: ISO date.
         source: one line: measured by what, or from which data sheet.
-        sources: publications and data sheets that figures were taken from.
         protocol: the timing protocol as plain values.
+        sources: publications and data sheets that figures were taken from.
     """
 
     date: str = ""
     source: str = ""
-    sources: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,10 @@ def find_meters(root: Path = POWERCAP, nvml: str = "pynvml") -> Instruments:
     """
     meters: list[EnergyMeter] = []
     absent = []
-    for find in (lambda: _rapl(root), lambda: _nvml(nvml)):
+    tries: tuple[tuple[Callable[[Any], EnergyMeter], Any], ...] = ((_rapl, root), (_nvml, nvml))
+    for find, place in tries:
         try:
-            meters.append(find())
+            meters.append(find(place))
         except DeviceError as error:
             absent.append(str(error))
     return Instruments(tuple(meters), tuple(absent))

@@ -28,7 +28,7 @@ def package(root: Path, name: str, energy_uj: int, range_uj: int = 1_000_000) ->
     return folder
 
 
-def fake_nvml(readings: list[float], *, broken: bool = False) -> ModuleType:
+def fake_nvml(readings: list[float], *, broken: bool = False) -> Any:
     module: Any = ModuleType("fake_nvml")
 
     class NVMLError(Exception):
