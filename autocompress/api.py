@@ -25,6 +25,7 @@ from autocompress.core.space import SearchSpace
 from autocompress.errors import RequestError, StorageError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
+from autocompress.hardware.profile import HardwareProfile
 from autocompress.hardware.profiles import load_profile
 from autocompress.report.display import make_display
 from autocompress.search.executors.registry import executor_names
@@ -219,8 +220,7 @@ def _request(
     wanted = parse_objectives(objectives)
     bounds = parse_constraints(constraints)
     _check_names(model, strategy, executor, techniques)
-    _check_priced([*(o.metric for o in wanted), *(c.metric for c in bounds)])
-    load_profile(device)
+    _check_priced([*(o.metric for o in wanted), *(c.metric for c in bounds)], load_profile(device))
     return Request(
         subject=model,
         data=Data.of(data),
@@ -257,16 +257,16 @@ def _check_names(
     make_techniques(techniques)
 
 
-#: Metrics that a latency profile of this version cannot price before a model is built.
-_UNPRICED = frozenset({"energy_mj", "packed_bytes"})
-
-
-def _check_priced(metrics: Sequence[str]) -> None:
+def _check_priced(metrics: Sequence[str], profile: HardwareProfile) -> None:
+    """Make sure that the profile prices the metrics before a model is built."""
+    reasons = {"packed_bytes": "no profile prices it"}
+    if profile.energy is None:
+        reasons["energy_mj"] = f"the profile of {profile.id} has no energy model"
     for metric in metrics:
-        if metric in _UNPRICED:
-            usable = ", ".join(sorted(set(METRICS) - _UNPRICED))
+        if metric in reasons:
+            usable = ", ".join(sorted(set(METRICS) - set(reasons)))
             raise RequestError(
-                f"{metric} cannot be searched for yet: no profile prices it; use some of {usable}"
+                f"{metric} cannot be searched for: {reasons[metric]}; use some of {usable}"
             )
 
 

@@ -142,7 +142,7 @@ def write_artifact(
         "changes": changes,
         "candidate": candidate.to_json(),
         **(share_interval(found) if task.metric_is_share else {}),
-        **counted(prepared.ops, path),
+        **counted(prepared.ops, path, context.profile.memory),
         **estimated(context, prepared.ops),
     }
     return Artifact(row, folder, candidate, prepared.ops, (*compared.checks, *_accuracy(found)))

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from autocompress.agent.request import Request
 from autocompress.core.objective import Constraint
 from autocompress.errors import InfeasibleError
+from autocompress.hardware.profile import HardwareProfile
 from autocompress.search.feasibility import rounded
 from autocompress.search.pricing import is_upper
 
 Row: TypeAlias = Mapping[str, Any]
+#: Metrics that a profile gives, which are as good as the profile.
+_FROM_PROFILE = ("latency_ms", "peak_memory_bytes", "energy_mj")
+
+
+def within_limits(request: Request, profile: HardwareProfile) -> Request:
+    """The request with what the device has room for among its constraints."""
+    if not profile.limits.bounds:
+        return request
+    asked = {c.metric: c for c in request.constraints}
+    for limit in profile.limits.bounds:
+        own = asked.get(limit.metric, limit)
+        asked[limit.metric] = own if own.bound <= limit.bound else limit
+    return replace(request, constraints=tuple(asked.values()))
+
+
+def not_proven(request: Request, profile: HardwareProfile) -> list[Constraint]:
+    """The constraints that this device's profile can lead one to expect, but not prove."""
+    if profile.proves_constraints:
+        return []
+    return [c for c in request.constraints if c.metric in _FROM_PROFILE]
 
 
 def value(row: Row, metric: str) -> float:

@@ -13,14 +13,14 @@ from autocompress.export.packed import pack
 from autocompress.export.verification import Verification
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
-from autocompress.hardware.memory import peak_memory_bytes
+from autocompress.hardware.memory_model import USUAL, MemoryModel
 from autocompress.hardware.size import size_bytes, weight_bytes
 
 #: A model's figures; keys are the columns of ``pareto.csv``.
 Row: TypeAlias = dict[str, Any]
 
 
-def counted(ops: Sequence[Op], path: Path) -> Row:
+def counted(ops: Sequence[Op], path: Path, memory: MemoryModel | None = None) -> Row:
     """Bytes of the file and of what is packed from it, and what the operations come to."""
     packed = pack(path)
     try:
@@ -33,17 +33,19 @@ def counted(ops: Sequence[Op], path: Path) -> Row:
         "size_estimate_bytes": size_bytes(ops, quantized_tensors(ops)),
         "macs": sum(op.macs for op in ops),
         "parameters": sum(op.parameters for op in ops),
-        "peak_memory_bytes": peak_memory_bytes(ops, quantized_tensors(ops)),
+        "peak_memory_bytes": (memory or USUAL).peak_bytes(ops, quantized_tensors(ops)),
     }
 
 
 def estimated(context: Context, ops: Sequence[Op]) -> Row:
-    """The table's latency with its band; nothing before there is a table."""
+    """The profile's latency with its band, and energy if it knows; nothing before the prices."""
     predictor: Any = context.predictor
     if predictor is None:
         return {}  # the table is made after the baselines
-    found = predictor.estimate(ops)
+    kernels = predictor.kernels(ops)
+    found = predictor.estimate_kernels(kernels)
     return {
+        "energy_mj": predictor.energy_mj(kernels, found.value),
         "latency_estimate_ms": found.value,
         "latency_estimate_low_ms": found.low,
         "latency_estimate_high_ms": found.high,

@@ -12,6 +12,7 @@ import typer
 from autocompress.core.json_values import finite
 from autocompress.report import units
 from autocompress.report.headline import headline
+from autocompress.report.proof import proof_note
 from autocompress.report.run_folder import Row, RunView, read_run, rows_of
 from autocompress.report.tables import WIDE, front_table, front_text
 
@@ -61,6 +62,8 @@ def closing_lines(view: RunView) -> list[str]:
     """The verification line, the files, and what to do next."""
     folder = view.directory
     lines = [f"verified  {_verified(view)}"]
+    if note := proof_note(view):
+        lines.append(f"expected  {note}")
     lines += [f"left out  {reason}" for reason in _rejected(view)]
     files = ["pareto.csv", "report.html", "decisions.jsonl"]
     there = [folder / name for name in files if (folder / name).is_file()]
@@ -112,6 +115,7 @@ def _json(view: RunView) -> Row:
         "run_dir": str(view.directory),
         "status": view.status,
         "headline": headline(view).sentence,
+        "note": proof_note(view),
         "baseline": _records(view.baselines),
         "pareto": _records(view.pareto),
         "rejected": list(view.rejected),

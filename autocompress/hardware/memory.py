@@ -1,8 +1,9 @@
-"""Peak activation memory of a candidate."""
+"""Which activations of a candidate occupy memory, from when to when."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 from autocompress.graph.ops import PASS_THROUGH, Op
@@ -15,6 +16,26 @@ IN_PLACE = frozenset(
     {"relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu", "tanh",
      "leaky_relu", "elu"}
 )  # fmt: skip
+#: What a runtime may do without memory of its own: rename memory; write an activation over its
+#: input; write a sum over one of its inputs.
+VIEW, ACTIVATION, ADD = "view", "activation", "add"
+RULES = (VIEW, ACTIVATION, ADD)
+USUAL_RULES = (VIEW, ACTIVATION)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """A block of memory.
+
+    Attributes:
+        size_bytes: the largest tensor that it holds.
+        first: step of the execution order at which it is first written.
+        last: step at which it is last read.
+    """
+
+    size_bytes: int
+    first: int
+    last: int
 
 
 def tensor_bytes(op: Op, quantized: Collection[str]) -> int:
@@ -22,54 +43,74 @@ def tensor_bytes(op: Op, quantized: Collection[str]) -> int:
     return prod(op.shape) * (1 if op.name in quantized else 4)
 
 
-def peak_memory_bytes(ops: Sequence[Op], quantized: Collection[str]) -> int:
+def peak_memory_bytes(
+    ops: Sequence[Op], quantized: Collection[str], rules: Collection[str] = USUAL_RULES
+) -> int:
     """Largest sum of live activations over the execution order, input and output included.
 
     A tensor lives from the operation that makes it to the last one that reads it. Fused tails
     are not counted twice: an activation that runs in place shares its input's memory when it is
     the only reader.
     """
-    size = owned_bytes(ops, quantized)
-    return max((sum(size[name] for name in live) for live in live_sets(ops)), default=0)
+    blocks = lifetimes(ops, quantized, rules).values()
+    change = [0] * (len(ops) + 1)
+    for block in blocks:
+        change[block.first] += block.size_bytes
+        change[block.last + 1] -= block.size_bytes
+    peak = live = 0
+    for step in change:
+        live += step
+        peak = max(peak, live)
+    return peak
 
 
-def owned_bytes(ops: Sequence[Op], quantized: Collection[str]) -> dict[str, int]:
-    """Bytes of the memory that each owner holds (see :func:`owners`)."""
-    owner, tails = owners(ops), fused_tails(ops)
+def lifetimes(
+    ops: Sequence[Op], quantized: Collection[str], rules: Collection[str] = USUAL_RULES
+) -> Mapping[str, Lifetime]:
+    """The blocks of memory that a candidate's activations need, in the order of their making."""
+    owner, tails = owners(ops, rules), fused_tails(ops)
     size: dict[str, int] = {}
-    for op in ops:
-        if tails[op.name] != op.name:
-            continue  # its values only ever exist after the fused activation
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for step, op in enumerate(ops):
         root = owner[op.name]
-        size[root] = max(size.get(root, 0), tensor_bytes(op, quantized))
-    return size
+        first.setdefault(root, step)
+        size.setdefault(root, 0)
+        if tails[op.name] == op.name:  # else its values only exist after the fused activation
+            size[root] = max(size[root], tensor_bytes(op, quantized))
+        for name in (op.name, *op.inputs):
+            last[owner[name]] = step
+    return {name: Lifetime(size[name], first[name], last[name]) for name in size}
 
 
-def owners(ops: Sequence[Op]) -> dict[str, str]:
-    """For each operation, the one whose memory its output occupies (often itself)."""
+def owners(ops: Sequence[Op], rules: Collection[str] = USUAL_RULES) -> dict[str, str]:
+    """For each operation, the one whose memory its output occupies (often itself).
+
+    Args:
+        ops: in execution order.
+        rules: what needs no memory of its own, out of :data:`RULES`. The graph's output and
+            activations that run inside the operation before them never do.
+    """
     uses: dict[str, int] = {}
     for op in ops:
         for name in op.inputs:
             uses[name] = uses.get(name, 0) + 1
+    inside = {tail for name, tail in fused_tails(ops).items() if tail != name}
     owner: dict[str, str] = {}
     for op in ops:
-        alone = len(op.inputs) == 1 and uses[op.inputs[0]] == 1
-        in_place = op.kind in VIEWS or op.kind == "output" or (alone and op.kind in IN_PLACE)
-        owner[op.name] = owner[op.inputs[0]] if in_place and op.inputs else op.name
+        shared = next((n for n in op.inputs if _shares(op, n, uses, inside, rules)), op.name)
+        owner[op.name] = owner.get(shared, op.name)
     return owner
 
 
-def live_sets(ops: Sequence[Op]) -> list[frozenset[str]]:
-    """For each step of the execution order, the owners of memory that is live then."""
-    owner = owners(ops)
-    last: dict[str, int] = {}
-    for step, op in enumerate(ops):
-        for name in (op.name, *op.inputs):
-            last[owner[name]] = step
-    live: set[str] = set()
-    steps = []
-    for step, op in enumerate(ops):
-        live.add(owner[op.name])
-        steps.append(frozenset(live))
-        live = {name for name in live if last[name] > step}
-    return steps
+def _shares(
+    op: Op, name: str, uses: Mapping[str, int], inside: Collection[str], rules: Collection[str]
+) -> bool:
+    """Whether the output of ``op`` may lie where its input ``name`` lies."""
+    if op.kind == "output" or (op.kind in VIEWS and VIEW in rules):
+        return name == op.inputs[0]
+    if uses[name] != 1:
+        return False
+    if len(op.inputs) == 1 and op.kind in IN_PLACE:
+        return ACTIVATION in rules or op.name in inside
+    return op.kind == "add" and ADD in rules

@@ -106,7 +106,7 @@ class LatencyPredictor:
         return count
 
     def price(self, kernel: KernelSignature) -> KernelPrice:
-        """A kernel's price: its row, or an estimate from rows of its kind. Never fails."""
+        """A kernel's price: its row, else the profile's roofline, else rows of its kind."""
         known = self._prices.get(kernel.key)
         if known is None:
             known = self._prices[kernel.key] = self._price(kernel)
@@ -119,6 +119,9 @@ class LatencyPredictor:
         row = self.profile.table.get(kernel)
         if row is not None:
             return KernelPrice(row.hot_us, max(row.hot_us, row.ctx_us), 0.0)
+        if self.profile.roofline is not None:
+            us, error = self.profile.roofline.price(kernel, threads=self.profile.runtime.threads)
+            return KernelPrice(us, us, error)
         if self._fallback is None:
             self._fallback = Fallback(self.profile.table)
         guess = self._fallback.guess(kernel)
@@ -152,6 +155,13 @@ class LatencyPredictor:
         guessed = sum(p.hot_us for p in prices if not p.measured)
         doubt = sum(p.hot_us * p.error for p in prices)
         return banded(value, hot, guessed, doubt, self.validation)
+
+    def energy_mj(self, kernels: Sequence[KernelSignature], latency_ms: float) -> float | None:
+        """Millijoules of an inference that takes so long; None where the profile has no model."""
+        model = self.profile.energy
+        if model is None:
+            return None
+        return sum(map(model.kernel_mj, kernels)) + model.active_mw * latency_ms / 1e3
 
     def by_op(self, ops: Sequence[Op]) -> dict[str, float]:
         """Estimated milliseconds of each operation; border kernels count where they are needed.
@@ -248,4 +258,4 @@ def banded(
     share = doubt_us / hot_us if hot_us else 0.0
     error = math.hypot(max(validation.p90, 0.03), share)
     coverage = 1.0 - guessed_us / hot_us if hot_us else 1.0
-    return Estimate(value, value * max(0.0, 1.0 - error), value * (1.0 + error), coverage)
+    return Estimate(value, value / (1.0 + error), value * (1.0 + error), coverage)

@@ -25,7 +25,7 @@ from autocompress.core.space import Genome, SearchSpace
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.influence import FeatureLookup, Ints
-from autocompress.hardware.memory import peak_memory_bytes
+from autocompress.hardware.memory_model import USUAL
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.size import FILE_BYTES, op_bytes
 from autocompress.hardware.slots import Numbers, Operations, Slot, Slots
@@ -37,8 +37,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 State: TypeAlias = tuple[bool, tuple[KernelSignature, ...]]
 
 #: Columns of a state's price; the last is a maximum, not a sum.
-_HOT, _CTX, _WEIGHTS, _ACTIVATIONS, _KERNELS, _GUESSED, _DOUBT, _LARGEST = range(8)
-_SUMMED = 7
+_HOT, _CTX, _WEIGHTS, _ACTIVATIONS, _KERNELS, _GUESSED, _DOUBT, _ENERGY, _LARGEST = range(9)
+_SUMMED = 8
 #: Columns of a form's price.
 _MACS, _PARAMETERS, _FLOAT_SIZE, _INTEGER_SIZE = range(4)
 _CHUNK = 1 << 13
@@ -49,7 +49,7 @@ _ABSENT: State = (False, ())
 
 
 class CandidatePricer:
-    """Latency, bytes, peak memory, MACs and parameters of genomes, without building anything.
+    """Latency, bytes, memory, energy, MACs and parameters of genomes, without building anything.
 
     Call it with genomes for a list of dictionaries, or use :meth:`arrays`. Answers are those of
     pricing one by one (:meth:`exact`) up to rounding. Not safe for several threads at once.
@@ -75,6 +75,8 @@ class CandidatePricer:
         self._operations = operations or _from_graph(space)
         self._rng = np.random.default_rng(seed)
         sizes = np.asarray(space.sizes, dtype=np.int64)
+        self._memory = predictor.profile.memory or USUAL
+        self._energy = predictor.profile.energy
         self._slots = Slots(sizes, self._operations, self._rng)
         self._states = Numbers(_ABSENT)
         self._state_prices = np.zeros((0, _LARGEST + 1))
@@ -138,7 +140,7 @@ class CandidatePricer:
         price = np.array(self._priced((False, kernels)))
         counted = np.array([[sum(op.macs for op in ops), sum(op.parameters for op in ops)]])
         size = np.array([float(sum(op_bytes(op, quantized) for op in ops))])
-        peak = np.array([float(peak_memory_bytes(ops, quantized))])
+        peak = np.array([float(self._memory.peak_bytes(ops, quantized))])
         metrics = self._metrics(price[None, :_SUMMED], price[_LARGEST:], counted, size, peak)
         return {name: float(values[0]) for name, values in metrics.items()}
 
@@ -169,7 +171,8 @@ class CandidatePricer:
             features, wiring, quantized = self._features(chosen)
             states, picks = self._find_states(features)
             if not picks.size:
-                return self._add_up(chosen, states, quantized, wiring.peak_memory(quantized))
+                peaks = wiring.peak_memory(quantized, self._memory)
+                return self._add_up(chosen, states, quantized, peaks)
             self._lower(chosen[:, picks], features[:, picks])
 
     def _features(self, chosen: Ints) -> tuple[Ints, Wiring, npt.NDArray[np.bool_]]:
@@ -318,6 +321,7 @@ class CandidatePricer:
             len(prices),
             sum(p.hot_us for p in prices if not p.measured),
             sum(p.hot_us * p.error for p in prices),
+            sum(self._energy.kernel_mj(k) for k in kernels) if self._energy else 0.0,
             max((k.largest_activation_bytes for k in kernels), default=0),
         ]
 
@@ -362,9 +366,9 @@ class CandidatePricer:
         latency = predictor.calibration.total_us(row, predictor.profile.runtime.run_us) / 1e3
         hot = np.maximum(sums[:, _HOT], 1e-9)
         error = np.hypot(max(predictor.validation.p90, 0.03), sums[:, _DOUBT] / hot)
-        return {
+        found = {
             "latency_ms": latency,
-            "latency_low_ms": latency * np.maximum(0.0, 1.0 - error),
+            "latency_low_ms": latency / (1.0 + error),
             "latency_high_ms": latency * (1.0 + error),
             "latency_coverage": 1.0 - sums[:, _GUESSED] / hot,
             "size_bytes": sizes + FILE_BYTES,
@@ -372,6 +376,9 @@ class CandidatePricer:
             "macs": counted[:, _MACS],
             "parameters": counted[:, _PARAMETERS],
         }
+        if self._energy is not None:
+            found["energy_mj"] = sums[:, _ENERGY] + self._energy.active_mw * latency / 1e3
+        return found
 
 
 def _form_price(op: Op | None) -> list[float]:

@@ -11,7 +11,11 @@ from typing import Any, Literal, get_args
 from autocompress.core.capabilities import Capabilities
 from autocompress.errors import ProfileError
 from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.energy import EnergyModel
+from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import Machine
+from autocompress.hardware.memory_model import MemoryModel
+from autocompress.hardware.roofline import Roofline
 from autocompress.hardware.table import LatencyTable
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
@@ -43,23 +47,6 @@ class RuntimeSpec:
     lowering: str = "onnxruntime-cpu"
     run_us: float = 1.5
     view_us: float = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a model on the device must stay below; None where nothing is set.
-
-    Attributes:
-        ram_bytes: memory for activations and whatever else the runtime holds.
-        flash_bytes: memory that the model's file is stored in.
-        max_latency_ms: of one run.
-        max_energy_mj: of one run.
-    """
-
-    ram_bytes: int | None = None
-    flash_bytes: int | None = None
-    max_latency_ms: float | None = None
-    max_energy_mj: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +106,9 @@ class HardwareProfile:
         validation: how wrong the estimates were.
         provenance: where the figures come from.
         table: the kernels' times.
+        roofline: prices kernels that the table lacks; None leaves them to those alike.
+        memory: how activations are laid out; None for what most runtimes do.
+        energy: what an inference costs; None where nobody knows.
     """
 
     id: str
@@ -132,6 +122,9 @@ class HardwareProfile:
     validation: Validation = field(default_factory=Validation)
     provenance: Provenance = field(default_factory=Provenance)
     table: LatencyTable = field(default_factory=LatencyTable, compare=False)
+    roofline: Roofline | None = None
+    memory: MemoryModel | None = None
+    energy: EnergyModel | None = None
 
     def __post_init__(self) -> None:
         if not ID_PATTERN.fullmatch(self.id):
@@ -150,6 +143,11 @@ class HardwareProfile:
         return self.id == "local"
 
     @property
+    def proves_constraints(self) -> bool:
+        """Whether its latencies can show that a bound is met, rather than lead one to expect it."""
+        return self.kind == "measured"
+
+    @property
     def summary(self) -> str:
         """One line: runtime, threads, kernels and the error of its estimates."""
         checked = self.validation
@@ -159,8 +157,14 @@ class HardwareProfile:
             if checked.networks
             else "estimates not validated"
         )
+        runtime = f"{self.runtime.name} {self.runtime.version}".strip()
+        if self.kind == "analytic":
+            return (
+                f"{runtime}, {self.runtime.threads} thread(s), analytic: worked out from data "
+                "sheets, never measured; no bound is proven"
+            )
         return (
-            f"{self.runtime.name} {self.runtime.version}, {self.runtime.threads} thread(s), "
+            f"{runtime}, {self.runtime.threads} thread(s), "
             f"{len(self.table)} kernels {self.kind}, {error}"
         )
 

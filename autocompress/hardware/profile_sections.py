@@ -8,9 +8,13 @@ from typing import Any, Protocol, cast, runtime_checkable
 from autocompress.core.capabilities import Capabilities
 from autocompress.errors import AutocompressError
 from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.energy import EnergyModel
+from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import Machine
-from autocompress.hardware.profile import Limits, Provenance, RuntimeSpec, Validation
+from autocompress.hardware.memory_model import MemoryModel
+from autocompress.hardware.profile import Provenance, RuntimeSpec, Validation
 from autocompress.hardware.profile_rules import BOUNDS, REQUIRED_KEYS, check_section
+from autocompress.hardware.roofline import Roofline
 from autocompress.hardware.schema import build, plain
 from autocompress.hardware.toml_document import Place
 
@@ -83,6 +87,9 @@ SECTIONS = (
     Section("runtime", "runtime", RuntimeSpec, required=True),
     Section("supports", "capabilities", Capabilities, required=True),
     Section("limits", "limits", Limits),
+    Section("roofline", "roofline", Roofline),
+    Section("memory", "memory", MemoryModel),
+    Section("energy", "energy", EnergyModel),
     Section("calibration", "calibration", Calibration, measured=True),
     Section("validation", "validation", Validation, measured=True),
     Section("provenance", "provenance", Provenance, required=True),

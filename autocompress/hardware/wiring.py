@@ -1,13 +1,13 @@
 """Which tensors are quantised and how much memory is live, for many candidates at once.
 
 The rules are those of :func:`autocompress.graph.precision.quantized_tensors` and
-:func:`autocompress.hardware.memory.peak_memory_bytes`, written for arrays: a row a slot (an
+:func:`autocompress.hardware.memory.lifetimes`, written for arrays: a row a slot (an
 operation by name, in execution order), a column a candidate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from autocompress.graph.ops import FUSED_TAILS, INTEGER_KINDS, LAYER_KINDS, PASS_THROUGH, Op
 from autocompress.hardware.influence import Ints
-from autocompress.hardware.memory import IN_PLACE, VIEWS
+from autocompress.hardware.memory import ACTIVATION, ADD, IN_PLACE, VIEW, VIEWS
+from autocompress.hardware.memory_model import USUAL, MemoryModel
 
 Bools = npt.NDArray[np.bool_]
 
@@ -37,6 +38,7 @@ class Flags:
     output: Bools
     view: Bools
     in_place: Bools
+    adds: Bools
     elements: Ints
 
 
@@ -59,10 +61,11 @@ def flags_of(ops: Sequence[Op | None], places: Mapping[str, int]) -> Flags:
         through=flag(PASS_THROUGH),
         merges=flag(PASS_THROUGH | INTEGER_KINDS),
         output=flag(frozenset({"output"})),
-        view=flag(VIEWS | {"output"}),
+        view=flag(VIEWS),
         in_place=np.array(
             [op is not None and op.kind in IN_PLACE and len(op.inputs) == 1 for op in ops]
         ),
+        adds=flag(frozenset({"add"})),
         elements=np.array([0 if op is None else prod(op.shape) for op in ops], dtype=np.int64),
     )
 
@@ -175,19 +178,16 @@ class Wiring:
                 self._mark(marked, end, where)
         return marked
 
-    def peak_memory(self, quantized: Bools) -> npt.NDArray[np.float64]:
-        """Largest sum of live activations, bytes, shape ``(candidates,)``."""
+    def peak_memory(self, quantized: Bools, model: MemoryModel = USUAL) -> npt.NDArray[np.float64]:
+        """Bytes that activations need at their peak, shape ``(candidates,)``."""
         slots, count = self._chosen.shape
         owner = np.empty((slots, count), dtype=np.int64)
         held = np.zeros((slots, count), dtype=np.int64)
         last = np.zeros((slots, count), dtype=np.int64)
         for slot, flags in enumerate(self._flags):
             owner[slot] = slot
-            if flags.view.any() or flags.in_place.any():
-                at = self._inputs[slot][0][0]
-                alone = self._get(self._uses, at) == 1
-                shares = self._pick(slot, flags.view) | (self._pick(slot, flags.in_place) & alone)
-                np.copyto(owner[slot], self._get(owner, at), where=shares.astype(bool))
+            for shares, at in self._shared(slot, model.in_place):
+                np.copyto(owner[slot], self._get(owner, at), where=shares)
             size = self._pick(slot, flags.elements) * np.where(quantized[slot], 1, 4)
             if flags.fusable.any():
                 size *= self.tails[slot] == slot
@@ -200,21 +200,31 @@ class Wiring:
             everywhere = bool(present.all())
             for at, there in ((slot, present), *self._inputs[slot]):
                 whose = self._single(self._get(owner, at))
-                if everywhere and isinstance(whose, int) and (at == slot or there is True):
+                itself = isinstance(at, int) and at == slot
+                if everywhere and isinstance(whose, int) and (itself or there is True):
                     last[whose] = slot
                     continue
                 columns = np.flatnonzero(np.broadcast_to(np.asarray(there), (count,)) & present)
                 last[self._get(owner, at)[columns], columns] = slot
-        freed = np.zeros((slots, count), dtype=np.int64)
-        for slot in range(slots):
-            end = self._single(last[slot])
-            if isinstance(end, int):
-                freed[end] += held[slot]
-            else:
-                freed[end, self._all] += held[slot]
-        live, peaks = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-        for slot in range(slots):
-            live += held[slot]
-            np.maximum(peaks, live, out=peaks)
-            live -= freed[slot]
-        return peaks.astype(np.float64)
+        first = np.broadcast_to(np.arange(slots, dtype=np.int64)[:, None], (slots, count))
+        return model.peaks(held, first, last).astype(np.float64)
+
+    def _shared(self, slot: int, rules: Collection[str]) -> list[tuple[Bools, Ints | int]]:
+        """Where a slot's result lies in the memory of an input; the last that holds counts."""
+        flags = self._flags[slot]
+        found: list[tuple[Bools, Ints | int]] = []
+        if flags.adds.any() and ADD in rules:
+            adds = self._pick(slot, flags.adds).astype(bool)
+            for at, there in reversed(self._inputs[slot]):
+                alone = self._get(self._uses, at) == 1
+                found.append((adds & alone & np.asarray(there), at))
+        renames = flags.output | flags.view if VIEW in rules else flags.output
+        if renames.any():
+            found.append((self._pick(slot, renames).astype(bool), self._inputs[slot][0][0]))
+        if flags.in_place.any():
+            at = self._inputs[slot][0][0]
+            over = self._get(self._uses, at) == 1
+            if ACTIVATION not in rules:
+                over &= self._get(self.tails, at) == slot
+            found.append((self._pick(slot, flags.in_place).astype(bool) & over, at))
+        return found

@@ -12,6 +12,7 @@ from autocompress.report import sections
 from autocompress.report.figures import Figure, course_figure, estimate_figure, front_figure
 from autocompress.report.headline import Headline, headline
 from autocompress.report.heatmap import heatmap_figure
+from autocompress.report.proof import proof_note
 from autocompress.report.run_folder import RunView, read_run
 from autocompress.report.safe import Html, element, joined, script_json, text
 
@@ -97,6 +98,8 @@ def _header(view: RunView, head: Headline) -> Html:
     parts = [element("p", line, class_="kicker"), element("h1", head.sentence)]
     if head.best is not None:
         parts.append(element("p", _rule(view, head), class_="quiet"))
+    if note := proof_note(view):
+        parts.append(element("p", note, class_="banner", role="note"))
     if view.status != "complete":
         parts.append(element("p", _unfinished(view), class_="banner", role="status"))
     links = [

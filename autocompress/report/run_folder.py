@@ -16,7 +16,7 @@ from autocompress.report.trials import read_trials
 
 Row: TypeAlias = dict[str, Any]
 
-TEXT_COLUMNS = ("id", "kind", "name", "changes")
+TEXT_COLUMNS = ("id", "kind", "name", "changes", "not_proven")
 NUMBER_COLUMNS = (
     "accuracy",
     "accuracy_low",
@@ -35,6 +35,7 @@ NUMBER_COLUMNS = (
     "macs",
     "parameters",
     "peak_memory_bytes",
+    "energy_mj",
     "speedup",
     "size_ratio",
     "agreement",

@@ -71,7 +71,7 @@ CASES = {
         r"unknown constraint 'speed'; use one of accuracy, ", options={"constraints": {"speed": 1}}
     ),
     "constraint-without-price": Case(
-        r"energy_mj cannot be searched for yet: no profile prices it; use some of accuracy",
+        r"energy_mj cannot be searched for: the profile of \w+ has no energy model; use",
         options={"constraints": {"energy_mj": 1.0}},
     ),
     "strategy": Case(

@@ -23,7 +23,7 @@ COLUMNS = [
     "accuracy_drop", "latency_ms", "latency_low_ms", "latency_high_ms", "latency_estimate_ms",
     "latency_estimate_low_ms", "latency_estimate_high_ms", "size_bytes", "size_estimate_bytes",
     "packed_bytes", "macs", "parameters", "peak_memory_bytes", "speedup", "size_ratio",
-    "agreement", "changes",
+    "energy_mj", "agreement", "not_proven", "changes",
 ]  # fmt: skip
 MEASURED = ["latency_ms", "latency_low_ms", "latency_high_ms", "speedup"]
 SURPASSED = "at least as good in every objective"

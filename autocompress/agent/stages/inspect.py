@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from autocompress.agent.bounds import not_proven, within_limits
 from autocompress.agent.context import Context
 from autocompress.agent.costs import measure_costs
 from autocompress.agent.planner import Plan, make_plan
@@ -28,6 +29,7 @@ def run(context: Context) -> None:
     context.profile = load_profile(
         context.folder.device if context.folder.has_device else request.device
     )
+    context.request = request = within_limits(request, context.profile)
     context.space = _space(context)
     if not any(len(choice.options) > 1 for choice in context.space.choices):
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in context.space.graph.skipped[:3])
@@ -130,9 +132,34 @@ def _report(context: Context) -> None:
         choices={c.name: list(c.options) for c in space.choices},
         techniques=[t.name for t in space.techniques],
     )
+    _report_device(context)
     for skipped in graph.skipped:
         context.decide(
             STAGE, "leave alone", f"{skipped.name}: {skipped.reason}.", name=skipped.name
         )
     for note in context.request.data.notes:
         context.decide(STAGE, "data", f"Data: {note}.")
+
+
+def _report_device(context: Context) -> None:
+    """What the device has room for, and what its profile cannot prove."""
+    profile = context.profile
+    if profile.limits.bounds:
+        bounds = {c.metric: c.bound for c in profile.limits.bounds}
+        room = " and ".join(f"{metric} <= {bound:,.0f}" for metric, bound in bounds.items())
+        context.decide(
+            STAGE,
+            "keep to the device's limits",
+            f"{profile.id} has room for {room}; candidates beyond it are not tried.",
+            **bounds,
+        )
+    if not profile.proves_constraints:
+        expected = not_proven(context.request, profile)
+        context.decide(
+            STAGE,
+            "prove nothing",
+            f"The profile of {profile.id} is {profile.kind}: no figure of it was measured. "
+            + ("Bounds on " + ", ".join(c.metric for c in expected) if expected else "Bounds")
+            + " can be expected to be met, not proven.",
+            kind=profile.kind, sources=list(profile.provenance.sources),
+        )  # fmt: skip

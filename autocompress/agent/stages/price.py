@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from autocompress.agent.context import Context
+from autocompress.agent.figures import estimated
 from autocompress.agent.prices import Prices
 from autocompress.agent.seeds import neighbours, uniform_seeds
 from autocompress.core.candidate import Candidate
@@ -187,14 +188,10 @@ def _check(context: Context) -> None:
     """Hold the estimates of the baselines against what was measured."""
     evidence = {}
     for name, row in context.baselines.items():
-        measured, estimate = row.get("latency_ms"), None
         candidate = Candidate.from_json(row["candidate"])
-        found = context.predictor.estimate(context.space.graph.operations(candidate))
-        estimate = found.value
-        row["latency_estimate_ms"] = found.value
-        row["latency_estimate_low_ms"], row["latency_estimate_high_ms"] = found.low, found.high
-        if measured:
-            evidence[name] = {"measured_ms": measured, "estimate_ms": estimate}
+        row.update(estimated(context, context.space.graph.operations(candidate)))
+        if measured := row.get("latency_ms"):
+            evidence[name] = {"measured_ms": measured, "estimate_ms": row["latency_estimate_ms"]}
     context.folder.write_json("baseline.json", list(context.baselines.values()))
     context.folder.write_json("pricing.json", evidence)
     _widen(context, [abs(v["estimate_ms"] / v["measured_ms"] - 1) for v in evidence.values()])

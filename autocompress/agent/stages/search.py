@@ -87,7 +87,7 @@ def _seeds(context: Context) -> list[tuple[str, Genome]]:
         names = dict(uniform_seeds(context.space))
         start = next((g for n, g in names.items() if n.startswith("w8a8")), context.space.original)
         for objective in context.request.objectives:
-            if objective.metric in ("latency_ms", "size_bytes", "macs"):
+            if objective.metric in ("latency_ms", "size_bytes", "macs", "energy_mj"):
                 found += sensitivity_seeds(
                     context.space, context.sensitivity, context.pricer, objective.metric,
                     start=start,

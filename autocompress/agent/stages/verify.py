@@ -16,7 +16,7 @@ from autocompress.agent.artifacts import (
     remove,
     write_artifact,
 )
-from autocompress.agent.bounds import broken, infeasible, score, value
+from autocompress.agent.bounds import broken, infeasible, not_proven, score, value
 from autocompress.agent.context import Context
 from autocompress.agent.figures import Row
 from autocompress.agent.stages.baseline import FP32, finish_row
@@ -31,6 +31,7 @@ from autocompress.errors import (
 from autocompress.export.manifest import NAME as MANIFEST
 from autocompress.export.manifest import read_manifest
 from autocompress.export.verification import Check
+from autocompress.search.pricing import describe
 
 STAGE = "verify"
 #: A file may be this much larger than its estimate, and by so many bytes.
@@ -43,7 +44,7 @@ COLUMNS = (
     "accuracy_drop", "latency_ms", "latency_low_ms", "latency_high_ms", "latency_estimate_ms",
     "latency_estimate_low_ms", "latency_estimate_high_ms", "size_bytes", "size_estimate_bytes",
     "packed_bytes", "macs", "parameters", "peak_memory_bytes", "speedup", "size_ratio",
-    "agreement", "changes",
+    "energy_mj", "agreement", "not_proven", "changes",
 )  # fmt: skip
 
 
@@ -62,6 +63,9 @@ def run(context: Context) -> None:
         artifact.checks = (*artifact.checks, *claims(artifact.row, reference))
     verified = [a for a in verified if a.ok]
     kept = _front(context, [a for a in verified if _holds(context, a)])
+    expected = not_proven(context.request, context.profile)
+    for artifact in artifacts:
+        artifact.row["not_proven"] = ", ".join(c.metric for c in expected)
     _publish(context, artifacts, kept)
     context.folder.write_json("baseline.json", list(context.baselines.values()))
     rows = sorted((a.row for a in kept), key=_order)
@@ -76,6 +80,15 @@ def run(context: Context) -> None:
         kept=[a.row["id"] for a in kept],
         failed={a.row["id"]: a.failures for a in artifacts if not a.ok},
     )
+    if kept and expected:
+        context.decide(
+            STAGE,
+            "expected, not proven",
+            f"The profile of {context.profile.id} is {context.profile.kind}: that the {len(kept)} "
+            f"models meet {' and '.join(map(describe, expected))} is expected, not proven; measure "
+            "one on the device.",
+            metrics=[c.metric for c in expected],
+        )
     if verified and not kept and not context.stopping:
         raise infeasible(context.request, [a.row for a in verified])
     if context.finalists and not verified:

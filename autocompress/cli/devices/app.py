@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from autocompress.cli.devices import (
+    estimate,
     export,
     import_results,
     importing,
@@ -29,3 +30,4 @@ app.command("import")(importing.import_device)
 app.command()(export.export)
 app.command()(pack.pack)
 app.command("import-results")(import_results.import_results)
+app.command()(estimate.estimate)

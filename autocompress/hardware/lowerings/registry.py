@@ -22,7 +22,16 @@ def _onnxruntime_cpu() -> Lowering:
     return lower_by_op
 
 
-_BUILT_IN: dict[str, Callable[[], Lowering]] = {"onnxruntime-cpu": _onnxruntime_cpu}
+def _plain() -> Lowering:
+    from autocompress.hardware.lowerings.plain import PLAIN, lowering
+
+    return lowering(PLAIN)
+
+
+_BUILT_IN: dict[str, Callable[[], Lowering]] = {
+    "onnxruntime-cpu": _onnxruntime_cpu,
+    "plain": _plain,
+}
 
 
 def list_lowerings() -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autocompress as ac
-from autocompress.agent.bounds import broken, infeasible, score, value
+from autocompress.agent.bounds import (
+    broken,
+    infeasible,
+    not_proven,
+    score,
+    value,
+    within_limits,
+)
 from autocompress.agent.request import Request
 from autocompress.core.objective import parse_constraints, parse_objectives
 from autocompress.errors import InfeasibleError
+from autocompress.hardware.limits import Limits
 from autocompress.search.feasibility import rounded
+from tests.unit.hardware.helpers import profile
 
 IMAGES = (torch.zeros(8, 1, 8, 8), torch.arange(8))
 ROW = {
@@ -65,6 +75,32 @@ def test_the_nearest_comes_first_and_only_what_it_breaks_is_relaxed() -> None:
     assert message.endswith(
         "relax accuracy_drop to 0.02 and size_bytes to 1000, or give a larger budget"
     )
+
+
+def test_what_the_device_has_room_for_bounds_the_search() -> None:
+    board = replace(profile(), limits=Limits(ram_bytes=100, flash_bytes=1000))
+    asked = within_limits(request(latency_ms=2.0, size_bytes=5000), board)
+    found = {c.metric: c.bound for c in asked.constraints}
+    assert found == {"latency_ms": 2.0, "size_bytes": 1000.0, "peak_memory_bytes": 100.0}
+    tighter = within_limits(request(size_bytes=500), board)
+    assert {c.metric: c.bound for c in tighter.constraints}["size_bytes"] == 500
+    plain = request(size_bytes=500)
+    assert within_limits(plain, profile()) is plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        pytest.param("measured", [], id="measured"),
+        pytest.param("transferred", ["latency_ms", "energy_mj"], id="transferred"),
+        pytest.param("analytic", ["latency_ms", "energy_mj"], id="analytic"),
+        pytest.param("simulated", ["latency_ms", "energy_mj"], id="simulated"),
+    ],
+)
+def test_a_device_that_nobody_measured_proves_no_latency(kind: Any, expected: list[str]) -> None:
+    asked = request(latency_ms=2.0, size_bytes=500, accuracy_drop=0.1, energy_mj=3.0)
+    found = not_proven(asked, replace(profile(), kind=kind))
+    assert [c.metric for c in found] == expected
 
 
 @given(st.floats(1e-9, 1e9), st.booleans())

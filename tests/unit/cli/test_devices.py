@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from autocompress.cli.devices import measuring
 from autocompress.hardware import list_profiles, load_profile, profiles
 from autocompress.hardware.archive import export_profile
+from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.profile import HardwareProfile
 from tests.unit.cli.conftest import Outcome
@@ -222,3 +226,49 @@ def test_by_hand(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert taken.code == 2
     assert "is there already" in taken.err
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    """One linear layer of 6 to 4 features, batch left open."""
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (4, 6), [0.5] * 24)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 6])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    path = tmp_path / "small.onnx"
+    onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y], [weight])), path)
+    return path
+
+
+def test_estimate_a_file(run: Run, small_file: Path) -> None:
+    outcome = run(
+        "devices", "estimate", small_file, "--device", "stm32f4_cortex_m4", "--per-second", 2
+    )
+    assert outcome.code == 0, outcome.err
+    for words in ("latency", "mJ", "mW on average", "fits       yes", "it proves no bound"):
+        assert words in outcome.out
+
+
+def test_estimate_for_machines(run: Run, small_file: Path, board: Path) -> None:
+    outcome = run("devices", "estimate", small_file, "--device", "esp32_s3", "--json")
+    found = json.loads(outcome.out)
+    assert (found["kind"], found["proves_constraints"], found["fits"]) == ("analytic", False, True)
+    assert found["latency_ms"]["low"] < found["latency_ms"]["value"] < found["latency_ms"]["high"]
+    assert found["macs"] == 24
+    found = json.loads(run("devices", "estimate", small_file, "--device", board, "--json").out)
+    assert (found["proves_constraints"], found["energy_mj"]) == (True, None)
+
+
+def test_a_file_that_does_not_fit(run: Run, small_file: Path, tmp_path: Path) -> None:
+    profile = replace(load_profile("stm32f4_cortex_m4"), id="tiny", limits=Limits(10, 20))
+    profile.save(tmp_path / "tiny")
+    outcome = run("devices", "estimate", small_file, "--device", tmp_path / "tiny")
+    assert outcome.code == 0, outcome.err
+    assert "no: working memory:" in outcome.out
+    assert "flash:" in outcome.out
+
+
+def test_estimate_without_a_file(run: Run, tmp_path: Path) -> None:
+    outcome = run("devices", "estimate", tmp_path / "none.onnx", "--device", "esp32_s3")
+    assert outcome.code == 2
+    assert "there is no file" in outcome.err

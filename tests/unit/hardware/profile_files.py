@@ -7,15 +7,16 @@ from pathlib import Path
 from autocompress.core.capabilities import Capabilities, Precision
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.latency_row import LatencyRow
+from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import Cluster, Machine
 from autocompress.hardware.profile import (
     PROFILE_FILE,
     HardwareProfile,
-    Limits,
     Provenance,
     RuntimeSpec,
     Validation,
 )
+from autocompress.hardware.profiles import load_profile
 from autocompress.hardware.table import LatencyTable
 from autocompress.measurement.kernels import KernelSignature
 from autocompress.measurement.protocol import TABLE
@@ -40,6 +41,7 @@ def rows(count: int = 12) -> list[LatencyRow]:
 
 def full_profile() -> HardwareProfile:
     """Every section, every optional key."""
+    known = load_profile("raspberry_pi_5")
     machine = Machine(
         "Cortex-A76",
         "aarch64",
@@ -65,6 +67,9 @@ def full_profile() -> HardwareProfile:
             "2026-01-31", "by hand", {"kernels": TABLE.to_json()}, ("https://x.example",), ("pi",)
         ),
         table=LatencyTable(rows()),
+        roofline=known.roofline,
+        memory=known.memory,
+        energy=known.energy,
     )
 
 

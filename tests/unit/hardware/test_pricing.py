@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from autocompress.core.space import Genome
+from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
@@ -110,3 +111,14 @@ def test_the_product_space_without_being_told_how() -> None:
     for i in range(0, 60, 6):
         for name, value in found.exact(genomes[i]).items():
             assert columns[name][i] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+def test_a_few_at_a_time_of_a_space_with_depths_and_branches() -> None:
+    """What a small batch has in common must not be mistaken for what the space fixes."""
+    space = load_space("tiny_cnn", input_shape=(1, 8, 8), num_classes=10)
+    found = CandidatePricer(space, LatencyPredictor(profile()))
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 5) * 4:
+        genomes = [space.sample(rng) for _ in range(count)]
+        for genome, priced in zip(genomes, found(genomes), strict=True):
+            assert priced == pytest.approx(found.exact(genome), rel=1e-9)

@@ -12,11 +12,11 @@ from autocompress.core.capabilities import Capabilities, Precision
 from autocompress.hardware.archive import export_profile, import_profile, read_archive
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.latency_row import LatencyRow
+from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import Cluster, Machine
 from autocompress.hardware.profile import (
     KINDS,
     HardwareProfile,
-    Limits,
     Provenance,
     RuntimeSpec,
     Validation,
