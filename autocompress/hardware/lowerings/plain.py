@@ -2,8 +2,9 @@
 
 Each kernel is an operation of the deployed graph with the activation (and, by some rules, the
 residual addition) behind it, on float32 tensors or on uint8 tensors with int8 weights. Values are
-converted where an integer kernel reads a float tensor and the other way round. Layouts are left
-out: a kernel's time includes whatever reordering the runtime does inside it.
+converted where an integer kernel reads a float tensor and the other way round. By default tensors
+lie as the model says (channels before the image); what a kernel reorders for itself is part of
+its time.
 """
 
 from __future__ import annotations
@@ -13,45 +14,12 @@ from dataclasses import dataclass
 
 from autocompress.graph.ops import FUSED_TAILS, LAYER_KINDS, Op
 from autocompress.hardware.lowerings.registry import Lowering
+from autocompress.measurement.kernels import PLAIN as DOMAIN
 from autocompress.measurement.kernels import KernelSignature, TensorType
+from autocompress.measurement.plain_models import OPERATORS
 from autocompress.measurement.synthesis import pair
 from autocompress.runtimes.base import AttributeValue
 
-#: In front of every operator of these kernels.
-PREFIX = "plain:"
-#: Operators by kind of operation; any other kind keeps its name.
-OPERATORS = {
-    "conv": "Conv",
-    "linear": "Gemm",
-    "matmul": "MatMul",
-    "add": "Add",
-    "sub": "Sub",
-    "mul": "Mul",
-    "div": "Div",
-    "concat": "Concat",
-    "max_pool": "MaxPool",
-    "avg_pool": "AveragePool",
-    "global_avg_pool": "GlobalAveragePool",
-    "mean": "ReduceMean",
-    "flatten": "Flatten",
-    "reshape": "Reshape",
-    "transpose": "Transpose",
-    "relu": "Relu",
-    "relu6": "Clip",
-    "hardtanh": "Clip",
-    "hardswish": "HardSwish",
-    "hardsigmoid": "HardSigmoid",
-    "sigmoid": "Sigmoid",
-    "silu": "Silu",
-    "gelu": "Gelu",
-    "tanh": "Tanh",
-    "leaky_relu": "LeakyRelu",
-    "elu": "Elu",
-    "softmax": "Softmax",
-    "layer_norm": "LayerNormalization",
-    "group_norm": "GroupNormalization",
-    "batch_norm": "BatchNormalization",
-}
 #: Kinds of activations, element by element.
 ACTIVATIONS = FUSED_TAILS | {
     "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu", "tanh", "leaky_relu", "elu",
@@ -62,6 +30,12 @@ _INTEGER_FORMS = ACTIVATIONS | {
     "flatten", "reshape", "transpose",
 }  # fmt: skip
 _VIEWS = frozenset({"flatten", "reshape"})
+#: Kinds that work on images.
+_IMAGES = frozenset({"conv", "max_pool", "avg_pool", "global_avg_pool"})
+#: Kinds that work on images in whichever layout they come.
+_ANY_LAYOUT = ACTIVATIONS | {"add", "sub", "mul", "div", "concat", "batch_norm", "group_norm"}
+_TO_LAST = (0, 2, 3, 1)
+_TO_FIRST = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +47,16 @@ class Fusion:
         residual: whether a convolution takes in the addition behind it.
         converts: whether a kernel converts its result by itself to the type that it is stored in,
             or that all its readers want; otherwise a kernel of its own does.
+        channels_last: whether images lie with their channels last, so that a kernel transposes
+            those that come from the model's input and those that are flattened.
+        views: whether a reshape is a kernel at all.
     """
 
     float_tails: frozenset[str] = FUSED_TAILS
     residual: bool = False
     converts: bool = False
+    channels_last: bool = False
+    views: bool = True
 
 
 #: Only what every runtime fuses: activations like ReLU.
@@ -126,6 +105,7 @@ class _Walk:
             for name in op.inputs:
                 self.readers[name].append(op)
         self.inside: dict[str, _Fused] = {}  # operation -> the kernel that takes it in
+        self.images: set[str] = set()  # tensors that lie with their channels last
         self.kernels: list[tuple[str, KernelSignature]] = []
 
     def run(self) -> tuple[tuple[str, KernelSignature], ...]:
@@ -190,24 +170,40 @@ class _Walk:
         op = one.first
         if op.kind == "output":
             for name in op.inputs:
-                self._read(name, op, integer=False)
+                self._read(name, op, integer=False, last=False)
             return
         if op.kind == "input":
             self._store(op, op)
             return
-        integer = self._integer(one)
-        inputs = [self._read(name, op, integer=integer) for name in op.inputs]
+        integer, last = self._integer(one), self._lies_last(op)
+        inputs = [self._read(name, op, integer=integer, last=last) for name in op.inputs]
         inputs += self._constants(op, integer)
         if one.residual:
-            inputs.append(self._read(one.residual, op, integer=integer))
-        attributes = _attributes(op)
+            inputs.append(self._read(one.residual, op, integer=integer, last=last))
+        if last and len(one.last.shape) == 4:
+            self.images.add(one.last.name)
+        attributes = _attributes(op, last)
         if one.activations:
             attributes["activation"] = "+".join(one.activations)
         stored = self._type(one.last) == "uint8"
         made = "uint8" if stored and (integer or self.fusion.converts) else "float32"
-        self._add(op, OPERATORS.get(op.kind, op.kind), inputs, made, one.last.shape, attributes)
+        if self.fusion.views or op.kind not in _VIEWS:
+            name = OPERATORS.get(op.kind, op.kind)
+            self._add(op, name, inputs, TensorType(made, self._shape(one.last)), attributes)
         if stored and made == "float32":
             self._store(one.last, op)
+
+    def _lies_last(self, op: Op) -> bool:
+        """Whether an operation works on images with their channels last."""
+        if not self.fusion.channels_last:
+            return False
+        follows = op.kind in _ANY_LAYOUT and any(name in self.images for name in op.inputs)
+        return op.kind in _IMAGES or follows
+
+    def _shape(self, op: Op) -> tuple[int, ...]:
+        if op.name not in self.images:
+            return op.shape
+        return tuple(op.shape[axis] for axis in _TO_LAST)
 
     def _integer(self, one: _Fused) -> bool:
         op = one.first
@@ -229,20 +225,27 @@ class _Walk:
     def _reads_integers(self, reader: Op) -> bool:
         return reader.kind != "output" and self._integer(self.inside[reader.name])
 
-    def _read(self, name: str, reader: Op, *, integer: bool) -> TensorType:
-        """A tensor as an operand of ``reader``, converted first where it must be."""
-        shape = self.by_name[name].shape
-        if integer:
-            return TensorType("uint8", shape)
-        if self._type(self.by_name[name]) == "uint8":
-            self._add(reader, "Dequantize", [TensorType("uint8", shape)], "float32", shape, {})
-        return TensorType("float32", shape)
+    def _read(self, name: str, reader: Op, *, integer: bool, last: bool) -> TensorType:
+        """A tensor as an operand of ``reader``, converted and transposed first where it must be."""
+        op = self.by_name[name]
+        found = TensorType(self._type(op), self._shape(op))
+        if not integer and found.dtype == "uint8":
+            floats = TensorType("float32", found.shape)
+            self._add(reader, "Dequantize", [found], floats, {})
+            found = floats
+        if len(op.shape) != 4 or last == (name in self.images):
+            return found
+        perm = _TO_LAST if last else _TO_FIRST
+        moved = TensorType(found.dtype, tuple(found.shape[axis] for axis in perm))
+        if op.shape[1] > 1 and op.shape[2:] != (1, 1):
+            self._add(reader, "Transpose", [found], moved, {"perm": perm})
+        return moved
 
     def _store(self, op: Op, owner: Op) -> None:
         """A float value becomes the integers that ``op`` is stored as."""
         if op.name in self.quantized:
-            source = TensorType("float32", op.shape)
-            self._add(owner, "Quantize", [source], "uint8", op.shape, {})
+            source = TensorType("float32", self._shape(op))
+            self._add(owner, "Quantize", [source], TensorType("uint8", source.shape), {})
 
     def _constants(self, op: Op, integer: bool) -> list[TensorType]:
         if op.kind not in LAYER_KINDS:
@@ -258,22 +261,20 @@ class _Walk:
         owner: Op,
         operator: str,
         inputs: Sequence[TensorType],
-        dtype: str,
-        shape: tuple[int, ...],
+        output: TensorType,
         attributes: dict[str, AttributeValue],
     ) -> None:
-        signature = KernelSignature(
-            PREFIX + operator,
-            tuple(inputs),
-            (TensorType(dtype, shape),),
-            tuple(sorted(attributes.items())),
-        )
+        pairs = tuple(sorted(attributes.items()))
+        signature = KernelSignature(f"{DOMAIN}:{operator}", tuple(inputs), (output,), pairs)
         self.kernels.append((owner.name, signature))
 
 
-def _attributes(op: Op) -> dict[str, AttributeValue]:
+def _attributes(op: Op, last: bool) -> dict[str, AttributeValue]:
     """What of an operation's attributes decides its work, defaults left out."""
-    found: dict[str, AttributeValue] = {}
+    if op.kind not in _IMAGES:
+        return _plain_attributes(op, last)
+    found: dict[str, AttributeValue] = {"channels_last": 1} if last else {}
+    stride = (1, 1)
     if op.kind in {"max_pool", "avg_pool"}:
         kernel = pair(op.attribute("kernel", 2))
         found["kernel_shape"] = kernel
@@ -286,8 +287,6 @@ def _attributes(op: Op) -> dict[str, AttributeValue]:
             found["dilations"] = dilation
         if isinstance(groups, int) and groups != 1:
             found["group"] = groups
-    else:
-        return found | _plain_attributes(op)
     pads = pair(op.attribute("padding", 0), 0)
     if any(pads):
         found["pads"] = (*pads, *pads)
@@ -296,9 +295,12 @@ def _attributes(op: Op) -> dict[str, AttributeValue]:
     return found
 
 
-def _plain_attributes(op: Op) -> dict[str, AttributeValue]:
-    if op.kind in {"concat", "softmax"}:
-        return {"axis": op.attribute("axis", 1 if op.kind == "concat" else -1)}
+def _plain_attributes(op: Op, last: bool) -> dict[str, AttributeValue]:
+    if op.kind == "concat":
+        axis = op.attribute("axis", 1)
+        return {"axis": _TO_FIRST[axis] if last and isinstance(axis, int) else axis}
+    if op.kind == "softmax":
+        return {"axis": op.attribute("axis", -1)}
     perm = op.attribute("dims", op.attribute("perm", ()))
     if op.kind == "transpose" and isinstance(perm, tuple) and perm:
         return {"perm": perm}

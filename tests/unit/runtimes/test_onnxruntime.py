@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from autocompress.errors import DeviceError, RequestError, VerificationError
 from autocompress.measurement.networks import reference_networks
 from autocompress.runtimes.base import Runtime
-from autocompress.runtimes.onnxruntime import OnnxRuntime, check_external_data
+from autocompress.runtimes.external_data import check_external_data
+from autocompress.runtimes.onnxruntime import OnnxRuntime
 from autocompress.testing.runtimes import RuntimeContract
 
 
