@@ -35,6 +35,8 @@ _TABLE = "latency.csv"
 _STATE = "state.json"
 #: Kernels timed in turns; more would let the machine drift between the turns of one kernel.
 GROUP = 8
+#: Times that the empty run is measured; it is part of every estimate.
+_EMPTY_ROUNDS = 3
 
 
 def table_folder(runtime: Runtime, threads: int) -> Path:
@@ -192,7 +194,10 @@ def profile_of(local: LocalTable) -> HardwareProfile:
     state = local.state()
     run_us = state.get("run_us")
     if not isinstance(run_us, float):
-        run_us = time_empty(local.runtime, local.protocol, threads=local.threads).value_us
+        run_us = min(
+            time_empty(local.runtime, local.protocol, threads=local.threads).value_us
+            for _ in range(_EMPTY_ROUNDS)
+        )
         local.remember(run_us=run_us)
     calibration = state.get("calibration")
     validation = state.get("validation")

@@ -185,7 +185,8 @@ class _Kernel:
         """Make an input readable: as floats, with channels before the image."""
         value = name
         if tensor.dtype == "uint8":
-            value = self._dequantize(name)
+            shifted = name.endswith(".x0") and "zero_point" in self.attributes
+            value = self._dequantize(name, zero=128 if shifted else 0)
             if self.operator == "Gemm":  # integers only count where something is quantised
                 scale, zero = self.writer.scales[name]
                 stored = self.writer.node("QuantizeLinear", [value, scale, zero], f"{name}.q")
@@ -241,12 +242,12 @@ class _Kernel:
         zero = self.writer.constant(f"{value}.zero", np.uint8(128))
         return self.writer.node("QuantizeLinear", [value, scale, zero], f"{value}.q")
 
-    def _dequantize(self, value: str) -> str:
+    def _dequantize(self, value: str, *, zero: int) -> str:
         scale = self.writer.constant(f"{value}.scale", np.float32(_STEP))
-        zero = self.writer.constant(f"{value}.zero", np.uint8(0))
-        self.writer.scales[value] = (scale, zero)
+        start = self.writer.constant(f"{value}.zero", np.uint8(zero))
+        self.writer.scales[value] = (scale, start)
         self.writer.steps[value] = _STEP
-        return self.writer.node("DequantizeLinear", [value, scale, zero], f"{value}.dq")
+        return self.writer.node("DequantizeLinear", [value, scale, start], f"{value}.dq")
 
     def _ops(self, result: TensorType) -> list[Op]:
         """The kernel's operation, the addition it takes in, and its activations."""

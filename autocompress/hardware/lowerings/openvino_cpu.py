@@ -11,5 +11,10 @@ from __future__ import annotations
 from autocompress.hardware.lowerings.plain import ACTIVATIONS, Fusion
 
 OPENVINO_CPU = Fusion(
-    float_tails=ACTIVATIONS, residual=True, converts=True, channels_last=True, views=False
+    float_tails=ACTIVATIONS,
+    residual=True,
+    converts=True,
+    zero_points=True,
+    channels_last=True,
+    views=False,
 )

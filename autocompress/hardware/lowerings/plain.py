@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from autocompress.graph.ops import FUSED_TAILS, LAYER_KINDS, Op
+from autocompress.graph.ops import FUSED_TAILS, LAYER_KINDS, PASS_THROUGH, Op
+from autocompress.graph.precision import fused_tails
 from autocompress.hardware.lowerings.registry import Lowering
 from autocompress.measurement.kernels import PLAIN as DOMAIN
 from autocompress.measurement.kernels import KernelSignature, TensorType
@@ -34,6 +35,11 @@ _VIEWS = frozenset({"flatten", "reshape"})
 _IMAGES = frozenset({"conv", "max_pool", "avg_pool", "global_avg_pool"})
 #: Kinds that work on images in whichever layout they come.
 _ANY_LAYOUT = ACTIVATIONS | {"add", "sub", "mul", "div", "concat", "batch_norm", "group_norm"}
+#: Kinds whose results are never negative, and kinds that keep that of their inputs.
+_POSITIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid"})
+_KEEPS_SIGN = PASS_THROUGH | {"avg_pool", "global_avg_pool", "concat"}
+#: Kinds that leave floats behind where nobody reads integers.
+_LEAVES_FLOATS = frozenset({"conv", "linear", "add"})
 _TO_LAST = (0, 2, 3, 1)
 _TO_FIRST = (0, 3, 1, 2)
 
@@ -46,7 +52,11 @@ class Fusion:
         float_tails: kinds of activations that float convolutions and linear layers take in.
         residual: whether a convolution takes in the addition behind it.
         converts: whether a kernel converts its result by itself to the type that it is stored in,
-            or that all its readers want; otherwise a kernel of its own does.
+            or that all its readers want, and works element by element on operands of either type;
+            otherwise kernels of their own convert.
+        zero_points: whether integers that stand for values of both signs, so that zero is not 0,
+            are dearer: convolutions that read them differ, and images of them are converted to
+            floats with their channels first.
         channels_last: whether images lie with their channels last, so that a kernel transposes
             those that come from the model's input and those that are flattened.
         views: whether a reshape is a kernel at all.
@@ -55,6 +65,7 @@ class Fusion:
     float_tails: frozenset[str] = FUSED_TAILS
     residual: bool = False
     converts: bool = False
+    zero_points: bool = False
     channels_last: bool = False
     views: bool = True
 
@@ -104,6 +115,7 @@ class _Walk:
         for op in ops:
             for name in op.inputs:
                 self.readers[name].append(op)
+        self.tails = fused_tails(ops)
         self.inside: dict[str, _Fused] = {}  # operation -> the kernel that takes it in
         self.images: set[str] = set()  # tensors that lie with their channels last
         self.kernels: list[tuple[str, KernelSignature]] = []
@@ -157,12 +169,12 @@ class _Walk:
             return False
         if any(self.by_name[name].shape != add.shape for name in add.inputs):
             return False
-        stored = [name in self.quantized for name in add.inputs]
-        if all(stored):
-            end = self._alone(add)
-            ended = end is not None and end.kind in FUSED_TAILS and end.name in self.quantized
-            return one.first.is_integer_layer and (ended or add.name in self.quantized)
-        return not any(stored) and not one.first.is_integer_layer
+        integer = one.first.is_integer_layer
+        other = next(name for name in add.inputs if name != one.last.name)
+        if other in self.quantized:
+            end = self.by_name[self.tails[add.name]]
+            return integer and end.name in self.quantized
+        return self.fusion.converts or not integer
 
     # -- one kernel -------------------------------------------------------------------------------
 
@@ -176,13 +188,17 @@ class _Walk:
             self._store(op, op)
             return
         integer, last = self._integer(one), self._lies_last(op)
-        inputs = [self._read(name, op, integer=integer, last=last) for name in op.inputs]
+        either = self.fusion.converts and op.kind in _ANY_LAYOUT
+        inputs = [self._read(name, op, integer=integer or either, last=last) for name in op.inputs]
         inputs += self._constants(op, integer)
         if one.residual:
-            inputs.append(self._read(one.residual, op, integer=integer, last=last))
+            either = integer or self.fusion.converts
+            inputs.append(self._read(one.residual, op, integer=either, last=last))
         if last and len(one.last.shape) == 4:
             self.images.add(one.last.name)
         attributes = _attributes(op, last)
+        if self.fusion.zero_points and integer and op.kind == "conv" and self._signed(op.inputs[0]):
+            attributes["zero_point"] = 1
         if one.activations:
             attributes["activation"] = "+".join(one.activations)
         stored = self._type(one.last) == "uint8"
@@ -212,14 +228,22 @@ class _Walk:
         stored = one.last.name in self.quantized and op.kind in _INTEGER_FORMS
         return stored and bool(op.inputs) and all(name in self.quantized for name in op.inputs)
 
+    def _signed(self, name: str) -> bool:
+        """Whether a tensor holds values of both signs, so that its zero point is not 0."""
+        op = self.by_name[name]
+        if op.kind in _KEEPS_SIGN:
+            return any(self._signed(source) for source in op.inputs)
+        low = op.attribute("low", -1.0) if op.kind == "hardtanh" else -1.0
+        return op.kind not in _POSITIVE and not (isinstance(low, int | float) and low >= 0)
+
     def _type(self, op: Op) -> str:
         """The type in which a tensor exists: a kernel that converts may leave out the integers."""
         if op.name not in self.quantized:
             return "float32"
-        first = self.inside[op.name].first
-        if self.fusion.converts and first.kind not in _VIEWS | {"input"}:
+        if self.fusion.converts and self.inside[op.name].first.kind in _LEAVES_FLOATS:
             wanted = any(self._reads_integers(reader) for reader in self.readers[op.name])
-            return "uint8" if wanted else "float32"
+            signed = self.fusion.zero_points and self._signed(op.name)
+            return "uint8" if wanted or signed else "float32"
         return "uint8"
 
     def _reads_integers(self, reader: Op) -> bool:
@@ -228,14 +252,20 @@ class _Walk:
     def _read(self, name: str, reader: Op, *, integer: bool, last: bool) -> TensorType:
         """A tensor as an operand of ``reader``, converted and transposed first where it must be."""
         op = self.by_name[name]
-        found = TensorType(self._type(op), self._shape(op))
+        found, lies_last = TensorType(self._type(op), self._shape(op)), name in self.images
         if not integer and found.dtype == "uint8":
+            if lies_last and self.fusion.zero_points and self._signed(name):
+                found, lies_last = self._transposed(found, reader, op, _TO_FIRST), False
             floats = TensorType("float32", found.shape)
             self._add(reader, "Dequantize", [found], floats, {})
             found = floats
-        if len(op.shape) != 4 or last == (name in self.images):
+        if len(op.shape) != 4 or last == lies_last:
             return found
-        perm = _TO_LAST if last else _TO_FIRST
+        return self._transposed(found, reader, op, _TO_LAST if last else _TO_FIRST)
+
+    def _transposed(
+        self, found: TensorType, reader: Op, op: Op, perm: tuple[int, ...]
+    ) -> TensorType:
         moved = TensorType(found.dtype, tuple(found.shape[axis] for axis in perm))
         if op.shape[1] > 1 and op.shape[2:] != (1, 1):
             self._add(reader, "Transpose", [found], moved, {"perm": perm})
