@@ -66,6 +66,7 @@ _ATTRIBUTES = {
 _TO_LAST = (0, 2, 3, 1)
 _TO_FIRST = (0, 3, 1, 2)
 _STEP = 0.02
+_POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
 
 
 def plain_model(signature: KernelSignature, *, copies: int = 1, seed: int = 0) -> bytes:
@@ -111,7 +112,11 @@ def _carried(signature: KernelSignature) -> tuple[tuple[int, ...], bool]:
     if operator == "Conv":
         residual = len(read) == 2
         return (1,) if residual else (), residual or read[0].dtype != result.dtype
-    return (0,), image
+    if operator in _POOLS:
+        return (0,), image
+    # an integer carrier would take in the operation on two operands
+    floats = [p for p, t in enumerate(read) if t.dtype == "float32" and len(t.shape) == 4]
+    return tuple(floats) if len(read) > 1 else (0,), image
 
 
 def _carrier(tensor: TensorType) -> KernelSignature:
@@ -261,7 +266,9 @@ class _Kernel:
         biased = sum(t is not None and t.constant for t in self.signature.inputs) == 2
         found: dict[str, Attribute] = {"bias": int(biased)}
         for name, value in self.signature.attributes:
-            if name in _ATTRIBUTES:
+            if name == "axis" and self.last and isinstance(value, int):
+                found["axis"] = _TO_LAST[value]
+            elif name in _ATTRIBUTES:
                 found[_ATTRIBUTES[name]] = _attribute(name, value)
         ops = [
             Op(

@@ -326,12 +326,13 @@ def _attributes(op: Op, last: bool) -> dict[str, AttributeValue]:
 
 
 def _plain_attributes(op: Op, last: bool) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {"channels_last": 1} if last else {}
     if op.kind == "concat":
         axis = op.attribute("axis", 1)
-        return {"axis": _TO_FIRST[axis] if last and isinstance(axis, int) else axis}
-    if op.kind == "softmax":
-        return {"axis": op.attribute("axis", -1)}
+        found["axis"] = _TO_FIRST[axis] if last and isinstance(axis, int) else axis
+    elif op.kind == "softmax":
+        found["axis"] = op.attribute("axis", -1)
     perm = op.attribute("dims", op.attribute("perm", ()))
     if op.kind == "transpose" and isinstance(perm, tuple) and perm:
-        return {"perm": perm}
-    return {}
+        found["perm"] = perm
+    return found
