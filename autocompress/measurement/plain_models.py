@@ -289,8 +289,9 @@ class _Kernel:
         for kind in str(self.attributes.get("activation", "")).split("+"):
             if kind:
                 ops.append(Op(f"{self.prefix}.{kind}", kind, (ops[-1].name,), shape))
-        if result.dtype == "uint8" or (self.after and bits == 8):
-            self._mark(ops[-1].name)
+        alike = all(t.dtype == "uint8" for t in self.operands)
+        if result.dtype == "uint8" or (self.after and bits == 8 and alike):
+            self._mark(ops[-1].name)  # rounded as integers even where it is left as floats
         return ops
 
 

@@ -76,7 +76,10 @@ class Session(Protocol):
         ...
 
     def bound(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
-        """A call without arguments that runs on ``inputs`` bound once: what is timed."""
+        """A call without arguments that runs on ``inputs`` bound once: what is timed.
+
+        With one thread it does all its work in the thread that calls it.
+        """
         ...
 
 
@@ -115,7 +118,7 @@ class Runtime(Protocol):
         Args:
             path: the artifact's path, or its serialised bytes.
             threads: intra-op threads.
-            optimize: False runs the graph node by node as it is stored.
+            optimize: False runs the graph node by node as it is stored, where the runtime can.
 
         Raises:
             DeviceError: the runtime cannot load it.

@@ -18,6 +18,9 @@ def measure(
         str, typer.Option("--input", metavar="CxHxW", help="Shape of one input.")
     ] = "3x32x32",
     classes: Annotated[int, typer.Option("--classes", min=2, help="Outputs.")] = 10,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="What executes the models, such as openvino.")
+    ] = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", min=1, help="The runtime's threads.")] = 1,
     budget: Annotated[
         str, typer.Option("--budget", metavar="TIME", help="Begin no kernel after so long.")
@@ -52,6 +55,7 @@ def measure(
             classes=classes,
             threads=threads,
             seconds=parse_seconds(budget),
+            runtime=runtime,
             seed=seed,
             progress=tell,
         )

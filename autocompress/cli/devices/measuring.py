@@ -17,6 +17,7 @@ from autocompress.hardware import HardwareProfile, LatencyPredictor
 from autocompress.hardware.local import local_profile
 from autocompress.hardware.profile import ID_PATTERN
 from autocompress.measurement.kernels import KernelSignature
+from autocompress.runtimes.registry import load_runtime
 
 #: Candidates whose kernels are looked at.
 SAMPLES = 300
@@ -48,6 +49,7 @@ def measure_space(
     classes: int,
     threads: int,
     seconds: float,
+    runtime: str = "onnxruntime",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
@@ -59,13 +61,14 @@ def measure_space(
         classes: outputs of the networks.
         threads: intra-op threads of the runtime.
         seconds: no kernel is begun after so long.
+        runtime: the runtime's name.
         seed: of the sampled candidates.
         progress: told how many of how many are done.
 
     Raises:
-        RequestError: no such space, or it does not fit the input.
+        RequestError: no such space or runtime, or the space does not fit the input.
     """
-    profile = local_profile(threads=threads)
+    profile = local_profile(threads=threads, runtime=load_runtime(runtime))
     space = load_space(
         name,
         input_shape=input_shape,
