@@ -215,6 +215,7 @@ def profile_of(local: LocalTable) -> HardwareProfile:
         kind="measured",
         machine=machine,
         runtime=spec,
+        capabilities=local.runtime.capabilities,
         calibration=(
             Calibration.from_json(calibration) if isinstance(calibration, dict) else Calibration()
         ),

@@ -117,6 +117,7 @@ def _empty_profile(
             lowering=engine.lowering,
             run_us=run_us,
         ),
+        capabilities=engine.capabilities,
         provenance=Provenance(
             date=_today(),
             source="kernels and whole networks measured by autocompress.measurement.device",

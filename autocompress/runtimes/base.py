@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from autocompress.core.capabilities import Capabilities
+
 Array: TypeAlias = npt.NDArray[Any]
 AttributeValue: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -110,6 +112,11 @@ class Runtime(Protocol):
     @property
     def lowering(self) -> str:
         """Name of the rules by which it turns operations into kernels."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What a search can exploit with it on an ordinary device: a new profile starts so."""
         ...
 
     def load(self, path: str | Path | bytes, *, threads: int = 1, optimize: bool = True) -> Session:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.core.capabilities import Capabilities
 from autocompress.errors import DeviceError, RequestError
 from autocompress.runtimes.base import Array, KernelNode, TensorSpec
 from autocompress.runtimes.external_data import check_external_data
@@ -143,6 +144,11 @@ class OnnxRuntime:
     def lowering(self) -> str:
         """``"onnxruntime-cpu"``."""
         return "onnxruntime-cpu"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Every form that the exporter writes."""
+        return Capabilities()
 
     def _session_options(self, threads: int, optimize: bool) -> Any:
         if threads < 1:

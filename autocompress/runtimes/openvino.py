@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities
 from autocompress.errors import DeviceError, MissingExtraError, RequestError
 from autocompress.runtimes.base import Array, AttributeValue, KernelNode, TensorSpec
 from autocompress.runtimes.external_data import check_external_data
@@ -122,7 +123,8 @@ class OpenVinoSession:
             held.append(tensor(array))
             request.set_output_tensor(index, held[-1])
         # the C++ call itself, in this thread: the Python wrapper only looks for inputs to copy
-        call = functools.partial(super(type(request), request).infer, {}, True, False)
+        binding: Any = super(type(request), request)
+        call = functools.partial(binding.infer, {}, True, False)
         call.held = (self, compiled, request, held)  # type: ignore[attr-defined]
         return call
 
@@ -176,6 +178,11 @@ class OpenVinoRuntime:
     def lowering(self) -> str:
         """``"openvino-cpu"``."""
         return "openvino-cpu"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Every form that the exporter writes but 2-bit weights, which it cannot load (2026.4)."""
+        return Capabilities(precisions=tuple(p for p in CPU_PRECISIONS if p.weight_bits != 2))
 
     @cached_property
     def _core(self) -> Any:

@@ -48,6 +48,12 @@ class RuntimeContract(ABC):
         assert runtime.version in runtime.fingerprint
         assert runtime.fingerprint == self.make().fingerprint
 
+    def test_it_says_what_can_be_exploited(self) -> None:
+        """A search space needs floats to start from."""
+        precisions = self.make().capabilities.precisions
+        assert precisions[0].weight_bits == 32
+        assert len(set(precisions)) == len(precisions)
+
     def test_it_describes_its_tensors(self, tmp_path: Path) -> None:
         """Inputs and outputs have names, element types and shapes."""
         session = self.open(tmp_path)

@@ -26,7 +26,8 @@ def alike(kernel: KernelSignature) -> object:
 
 
 def kernels(lowering: str) -> list[KernelSignature]:
-    lower, found = load_lowering(lowering), {}
+    lower = load_lowering(lowering)
+    found: dict[object, KernelSignature] = {}
     for network in reference_networks(36, seed=31):
         for _, kernel in lower(network.ops, quantized_tensors(network.ops)):
             if not kernel.is_view:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from autocompress.errors import DeviceError, MissingExtraError, RequestError, VerificationError
 from autocompress.measurement.models import measure_interleaved
@@ -77,6 +78,30 @@ def test_a_bound_call_writes_what_run_returns(tmp_path: Path) -> None:
     x = np.array([[1, -1, 2, -2]], dtype=np.float32)
     session.bound({"x": x})()
     np.testing.assert_array_equal(session.run({"x": x})[0], [[1, 0, 2, 0]])
+
+
+def stored(dtype: int, opset: int) -> bytes:
+    """A matrix product with weights of so few bits, as the exporter stores them."""
+    weight = helper.make_tensor("w", dtype, (4, 4), [1, 0, -1, 0] * 4)
+    nodes = [
+        helper.make_node("Cast", ["w"], ["i"], to=TensorProto.INT8),
+        helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "f"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, 4)) for n in ("x", "y"))
+    graph = helper.make_graph(nodes, "g", [x], [y], [weight])
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=13)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.usefixtures("openvino")
+def test_the_forms_that_it_says_it_loads() -> None:
+    runtime = OpenVinoRuntime()
+    runtime.load(stored(TensorProto.INT4, 21))
+    assert {p.weight_bits for p in runtime.capabilities.precisions} == {32, 8, 4}
+    with pytest.raises(DeviceError, match="cannot load"):
+        runtime.load(stored(TensorProto.INT2, 25))
 
 
 @pytest.mark.usefixtures("openvino")
