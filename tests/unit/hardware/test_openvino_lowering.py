@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 
@@ -11,6 +12,7 @@ from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.lowerings.registry import load_lowering
 from autocompress.measurement.kernels import KernelSignature
 from autocompress.measurement.networks import Network, NetworkBuilder, reference_networks
+from autocompress.runtimes.registry import load_runtime
 
 lower = load_lowering("openvino-cpu")
 
@@ -54,11 +56,11 @@ def described(kernel: KernelSignature) -> tuple[object, ...]:
     return read[0], len(read), weight.dtype, weight.shape, (1, channels, height, width)
 
 
+@pytest.mark.skipif(
+    find_spec("openvino") is None, reason='needs pip install "autocompress[openvino]"'
+)
 @pytest.mark.parametrize("network", reference_networks(30, seed=41), ids=lambda n: n.name)
 def test_convolutions_are_those_of_the_executed_graph(network: Network) -> None:
-    pytest.importorskip("openvino", reason='needs pip install "autocompress[openvino]"')
-    from autocompress.runtimes.registry import load_runtime
-
     ops = network.ops
     derived = [k for _, k in lower(ops, quantized_tensors(ops)) if k.op == "plain:Conv"]
     executed = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,10 @@ QUICK = TimingProtocol(
 )
 
 
-@pytest.fixture
-def openvino() -> None:
-    """Skips where the extra is not installed."""
-    pytest.importorskip("openvino", reason='needs pip install "autocompress[openvino]"')
+#: Not an import: that is for the runtime, which switches telemetry off first.
+needs_openvino = pytest.mark.skipif(
+    find_spec("openvino") is None, reason='needs pip install "autocompress[openvino]"'
+)
 
 
 def test_it_is_listed_without_being_imported() -> None:
@@ -42,7 +43,7 @@ def test_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
         OpenVinoRuntime().load(b"")
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 class TestOpenVino(RuntimeContract):
     def make(self) -> Runtime:
         return OpenVinoRuntime()
@@ -51,13 +52,13 @@ class TestOpenVino(RuntimeContract):
         return linear(folder / "model.onnx")
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_nothing_phones_home() -> None:
     assert OpenVinoRuntime().version
     assert sys.modules["openvino_telemetry"] is None
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_it_agrees_with_onnxruntime_at_any_batch(tmp_path: Path) -> None:
     for network in reference_networks(3, seed=6):
         path = tmp_path / "m.onnx"
@@ -72,7 +73,7 @@ def test_it_agrees_with_onnxruntime_at_any_batch(tmp_path: Path) -> None:
             np.testing.assert_allclose(first, second, atol=0.1 * np.abs(first).max() + 0.05)
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_a_bound_call_writes_what_run_returns(tmp_path: Path) -> None:
     session = OpenVinoRuntime().load(linear(tmp_path / "m.onnx"))
     x = np.array([[1, -1, 2, -2]], dtype=np.float32)
@@ -95,7 +96,7 @@ def stored(dtype: int, opset: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_the_forms_that_it_says_it_loads() -> None:
     runtime = OpenVinoRuntime()
     runtime.load(stored(TensorProto.INT4, 21))
@@ -104,7 +105,7 @@ def test_the_forms_that_it_says_it_loads() -> None:
         runtime.load(stored(TensorProto.INT2, 25))
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_wrong_inputs(tmp_path: Path) -> None:
     session = OpenVinoRuntime().load(linear(tmp_path / "m.onnx"))
     with pytest.raises(RequestError, match=r"no input 'z'.*x"):
@@ -113,7 +114,7 @@ def test_wrong_inputs(tmp_path: Path) -> None:
         session.run([np.zeros((1, 5), np.float32)])
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_external_data_elsewhere_is_refused(tmp_path: Path) -> None:
     path = linear(tmp_path / "m.onnx", external=True)
     (tmp_path / "w.bin").rename(tmp_path / "real.bin")
@@ -122,7 +123,7 @@ def test_external_data_elsewhere_is_refused(tmp_path: Path) -> None:
         OpenVinoRuntime().load(path)
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_kernels_are_those_of_the_executed_graph() -> None:
     network = next(n for n in reference_networks(6, seed=3) if "int8" in n.name)
     kernels = OpenVinoRuntime().kernels(network.onnx())
@@ -134,7 +135,7 @@ def test_kernels_are_those_of_the_executed_graph() -> None:
     assert all(f"{name}." in fused for name in names)
 
 
-@pytest.mark.usefixtures("openvino")
+@needs_openvino
 def test_models_are_timed_in_processes_of_their_own(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"nothing")
