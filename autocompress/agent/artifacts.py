@@ -189,7 +189,10 @@ def measure_latencies(context: Context, artifacts: Sequence[Artifact]) -> list[R
     good = [a for a in artifacts if a.path.is_file()]
     if not context.profile.is_local or not good:
         return [{} for _ in artifacts]
-    measured = measure_interleaved([a.path for a in good], threads=context.profile.runtime.threads)
+    runtime = context.profile.runtime
+    measured = measure_interleaved(
+        [a.path for a in good], runtime=runtime.name, threads=runtime.threads
+    )
     rows: dict[int, Row] = {}
     for artifact, found in zip(good, measured, strict=True):
         artifact.latency = found

@@ -116,8 +116,10 @@ def _empty_profile(
             version=engine.version,
             threads=threads,
             options=dict(engine.options),
+            lowering=engine.lowering,
             run_us=run_us,
         ),
+        capabilities=engine.capabilities,
         provenance=Provenance(
             date=_today(),
             source="kernels and whole networks measured by autocompress.measurement.device",
@@ -228,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="the profile's id")
     parser.add_argument("--out", type=Path, default=Path("hw_profiles"), help="folder for it")
     parser.add_argument("--description", default=None)
+    parser.add_argument("--runtime", default="onnxruntime", help="what executes the models")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args(argv)
@@ -240,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder=arguments.out,
         description=arguments.description,
         threads=arguments.threads,
+        runtime=arguments.runtime,
         rounds=arguments.rounds,
         progress=tell,
     )

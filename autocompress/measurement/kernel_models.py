@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from autocompress.errors import DeviceError, RequestError
 from autocompress.measurement.kernels import (
     MICROSOFT,
     NCHWC,
+    PLAIN,
     KernelSignature,
     TensorType,
     domain_of,
 )
+from autocompress.measurement.plain_models import carriers, plain_model
 from autocompress.measurement.protocol import TimingProtocol
 from autocompress.measurement.synthesis import OPSET
 from autocompress.measurement.timer import Call, Timing, time_interleaved
@@ -48,13 +50,24 @@ class KernelTime:
     runs: int
 
 
-def empty_model() -> bytes:
-    """A model without a node: what a run costs before any kernel starts."""
+def empty_model(inputs: int = 1, outputs: int = 1) -> bytes:
+    """A model without a node: what a run costs before any kernel starts.
+
+    Args:
+        inputs: how many it has.
+        outputs: how many of them it returns.
+    """
     from onnx import TensorProto, helper
 
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 16))
-    graph = helper.make_graph([], "empty", [value], [value])
-    return _serialise(graph)
+    values = [
+        helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, (1, 16)) for i in range(inputs)
+    ]
+    return _serialise(helper.make_graph([], "empty", values, values[:outputs]))
+
+
+def is_plain(signature: KernelSignature) -> bool:
+    """Whether it is an operation of the model, for the runtime to load as any other model."""
+    return domain_of(signature.op)[0] == PLAIN
 
 
 def kernel_model(signature: KernelSignature, *, copies: int = 1, seed: int = 0) -> bytes:
@@ -62,9 +75,12 @@ def kernel_model(signature: KernelSignature, *, copies: int = 1, seed: int = 0) 
 
     Raises:
         RequestError: the operator's type is not known to ONNX.
+        DeviceError: there is no way to write such a plain kernel.
     """
     from onnx import helper
 
+    if is_plain(signature):
+        return plain_model(signature, copies=copies, seed=seed)
     rng = np.random.default_rng(seed)
     domain, op_type = domain_of(signature.op)
     attributes = {name: _plain(value) for name, value in signature.attributes}
@@ -103,18 +119,39 @@ def needs_copies(signature: KernelSignature) -> bool:
     return signature.weight_bytes + signature.activation_bytes >= _CONTEXT_BYTES
 
 
-def kernel_calls(
-    signature: KernelSignature, runtime: Runtime, *, threads: int
-) -> tuple[Call, Call | None]:
-    """Calls to time: the kernel alone, and its copies where those differ.
+class _Calls:
+    """Calls to time together; what several kernels need is there once."""
 
-    Raises:
-        DeviceError: the runtime has no such kernel.
-    """
-    hot = _call(kernel_model(signature), runtime, threads)
-    if not needs_copies(signature):
-        return hot, None
-    return hot, _call(kernel_model(signature, copies=COPIES), runtime, threads)
+    def __init__(self, runtime: Runtime, threads: int) -> None:
+        self._runtime = runtime
+        self._threads = threads
+        self._places: dict[object, int] = {}
+        self.calls: list[Call] = []
+
+    def _add(self, key: object, model: Callable[[], bytes], *, optimize: bool) -> int:
+        if key not in self._places:
+            self.calls.append(_call(model(), self._runtime, self._threads, optimize=optimize))
+            self._places[key] = len(self.calls) - 1
+        return self._places[key]
+
+    def kernel(self, signature: KernelSignature, copies: int) -> tuple[int, list[tuple[int, int]]]:
+        """Place of a kernel's call, and places of what is taken off or given back, with the sign.
+
+        Raises:
+            DeviceError: the runtime has no such kernel.
+        """
+        plain = is_plain(signature)
+        place = self._add(
+            (signature.key, copies),
+            lambda: kernel_model(signature, copies=copies),
+            optimize=plain,
+        )
+        ends = _ends(signature, copies)
+        terms = [(self._add(ends, lambda: empty_model(*ends), optimize=plain), -1)]
+        for carrier in carriers(signature) if plain else ():
+            at, others = self.kernel(carrier, copies)
+            terms += [(at, -1), *((other, -sign) for other, sign in others)]
+        return place, terms
 
 
 def time_kernels(
@@ -124,29 +161,41 @@ def time_kernels(
     *,
     threads: int = 1,
 ) -> list[KernelTime | DeviceError]:
-    """Times of several kernels, taken in turns with the empty run that is subtracted.
+    """Times of several kernels, taken in turns with what is subtracted (the empty run first).
 
     A kernel that the runtime cannot load gives the error in its place.
     """
-    found: list[KernelTime | DeviceError | None] = [None] * len(wanted)
-    calls: list[Call] = [_call(empty_model(), runtime, threads)]
-    places: list[tuple[int, int, int | None]] = []
-    for number, signature in enumerate(wanted):
+    made = _Calls(runtime, threads)
+    entries: list[DeviceError | list[tuple[int, list[tuple[int, int]]]]] = []
+    for signature in wanted:
         try:
-            hot, copies = kernel_calls(signature, runtime, threads=threads)
+            counts = (1, COPIES) if needs_copies(signature) else (1,)
+            entries.append([made.kernel(signature, copies) for copies in counts])
         except DeviceError as error:
-            found[number] = error
+            entries.append(error)
+    timings = time_interleaved(made.calls, protocol)
+    found: list[KernelTime | DeviceError] = []
+    for entry in entries:
+        if isinstance(entry, DeviceError):
+            found.append(entry)
             continue
-        calls.append(hot)
-        at = len(calls) - 1
-        if copies is not None:
-            calls.append(copies)
-        places.append((number, at, None if copies is None else at + 1))
-    timings = time_interleaved(calls, protocol)
-    for number, hot_at, copies_at in places:
-        copied = None if copies_at is None else timings[copies_at]
-        found[number] = kernel_time(timings[0], timings[hot_at], copied)
-    return [entry for entry in found if entry is not None]
+        hot, *context = [
+            (timings[place], -sum(sign * timings[at].value_us for at, sign in terms))
+            for place, terms in entry
+        ]
+        found.append(_kernel_time(hot, context[0] if context else None))
+    return found
+
+
+def _ends(signature: KernelSignature, copies: int) -> tuple[int, int]:
+    """Inputs and outputs of the empty model whose time is taken off.
+
+    A plain kernel's model goes through everything that the runtime does with inputs and outputs.
+    """
+    if not is_plain(signature):
+        return 1, 1
+    read = sum(t is not None and not t.constant for t in signature.inputs)
+    return read * copies, len(signature.outputs) * copies
 
 
 def time_empty(runtime: Runtime, protocol: TimingProtocol, *, threads: int = 1) -> Timing:
@@ -155,20 +204,27 @@ def time_empty(runtime: Runtime, protocol: TimingProtocol, *, threads: int = 1) 
 
 
 def kernel_time(empty: Timing, hot: Timing, copies: Timing | None) -> KernelTime:
-    """A kernel's time from three timings: the empty run, the kernel, and its copies if any."""
-    base = empty.value_us
-    hot_us = max(0.0, hot.value_us - base)
-    high = max(0.0, hot.high_us - base)
-    ctx_us, runs = hot_us, hot.runs
+    """From the timings of the empty run, of a kernel, and of its copies where they were timed."""
+    among = None if copies is None else (copies, empty.value_us)
+    return _kernel_time((hot, empty.value_us), among)
+
+
+def _kernel_time(hot: tuple[Timing, float], copies: tuple[Timing, float] | None) -> KernelTime:
+    """From the timings of a kernel and of its copies, each with what is taken off."""
+    alone, base = hot
+    hot_us = max(0.0, alone.value_us - base)
+    high = max(0.0, alone.high_us - base)
+    ctx_us, runs = hot_us, alone.runs
     if copies is not None:
-        ctx_us = max(0.0, (copies.value_us - base) / COPIES)
-        high = max(high, (copies.high_us - base) / COPIES)
-        runs += copies.runs
-    return KernelTime(hot_us, ctx_us, max(0.0, hot.low_us - base), high, runs)
+        among, base_among = copies
+        ctx_us = max(0.0, (among.value_us - base_among) / COPIES)
+        high = max(high, (among.high_us - base_among) / COPIES)
+        runs += among.runs
+    return KernelTime(hot_us, ctx_us, max(0.0, alone.low_us - base), high, runs)
 
 
-def _call(model: bytes, runtime: Runtime, threads: int) -> Call:
-    session = runtime.load(model, threads=threads, optimize=False)
+def _call(model: bytes, runtime: Runtime, threads: int, *, optimize: bool = False) -> Call:
+    session = runtime.load(model, threads=threads, optimize=optimize)
     rng = np.random.default_rng(0)
     return session.bound(
         {s.name: _activation(s.dtype, s.zeros().shape, rng) for s in session.inputs}

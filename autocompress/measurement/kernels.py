@@ -68,6 +68,8 @@ _KEEPS_AXIS = frozenset({"Concat", "QLinearConcat", "Softmax", "LayerNormalizati
 VIEW_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 NCHWC = "com.microsoft.nchwc"
 MICROSOFT = "com.microsoft"
+#: Domain of kernels that are operations of the model rather than nodes of a runtime's own graph.
+PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True)

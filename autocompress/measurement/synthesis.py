@@ -18,7 +18,7 @@ from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op
 from autocompress.graph.precision import fused_tails
 
 OPSET = 21
-_IR_VERSION = 10
+IR_VERSION = 10
 _UNARY = {
     "relu": "Relu",
     "sigmoid": "Sigmoid",
@@ -64,7 +64,7 @@ def guarded(op: Op, last: Op, quantized: Collection[str]) -> bool:
 
 def supported(op: Op) -> bool:
     """Whether :func:`synthesise` knows the operation."""
-    return op.kind in _KINDS or op.kind in {"input", "output"}
+    return op.kind in KINDS or op.kind in {"input", "output"}
 
 
 def _quantisation(op: Op) -> tuple[int, float]:
@@ -75,8 +75,17 @@ def _quantisation(op: Op) -> tuple[int, float]:
     return 128, 1 / 128 if op.kind == "hardtanh" else 0.02
 
 
-class _Writer:
-    """Collects nodes and constants of one graph."""
+class Writer:
+    """Collects nodes and constants of one graph.
+
+    Attributes:
+        nodes: ONNX nodes in order.
+        constants: ONNX initialisers.
+        quantized: names of the operations whose output tensor is stored as uint8.
+        read: name of the value that readers of an operation's output get.
+        scales: names of scale and zero point of each quantised tensor.
+        steps: value of each scale.
+    """
 
     def __init__(self, quantized: Collection[str], seed: int) -> None:
         self.nodes: list[Any] = []
@@ -88,12 +97,14 @@ class _Writer:
         self.steps: dict[str, float] = {}
 
     def constant(self, name: str, array: npt.ArrayLike) -> str:
+        """Store a constant; returns its name."""
         from onnx import numpy_helper
 
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
     def node(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Append a node; returns the name of its result."""
         from onnx import helper
 
         self.nodes.append(
@@ -104,6 +115,7 @@ class _Writer:
         return output
 
     def normal(self, shape: tuple[int, ...], scale: float) -> npt.NDArray[np.float32]:
+        """Normally distributed numbers."""
         return (self.rng.standard_normal(shape) * scale).astype(np.float32)
 
     def store(self, op: Op, value: str) -> None:
@@ -162,7 +174,7 @@ class _Writer:
         return self.node("DequantizeLinear", operands, f"{name}.dq", axis=0)
 
 
-def _conv(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _conv(writer: Writer, op: Op, inputs: list[str]) -> str:
     fan_in = int(np.prod(op.weight_shape[1:]))
     pads = pair(op.attribute("padding", 0), 0)
     return writer.node(
@@ -177,7 +189,7 @@ def _conv(writer: _Writer, op: Op, inputs: list[str]) -> str:
     )
 
 
-def _linear(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _linear(writer: Writer, op: Op, inputs: list[str]) -> str:
     operands = writer.weight(op, op.weight_shape[1])
     if len(op.shape) == 2:
         return writer.node("Gemm", inputs + operands, f"{op.name}.out", transB=1)
@@ -188,7 +200,7 @@ def _linear(writer: _Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Add", [product, operands[1]], f"{op.name}.out")
 
 
-def _clip(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _clip(writer: Writer, op: Op, inputs: list[str]) -> str:
     low, high = (0.0, 6.0) if op.kind == "relu6" else (-1.0, 1.0)
     bounds = (op.attribute("low", low), op.attribute("high", high))
     limits = [
@@ -198,12 +210,12 @@ def _clip(writer: _Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Clip", inputs + limits, f"{op.name}.out")
 
 
-def _silu(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _silu(writer: Writer, op: Op, inputs: list[str]) -> str:
     gate = writer.node("Sigmoid", inputs, f"{op.name}.gate")
     return writer.node("Mul", [*inputs, gate], f"{op.name}.out")
 
 
-def _pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _pool(writer: Writer, op: Op, inputs: list[str]) -> str:
     kernel = pair(op.attribute("kernel", 2))
     pads = pair(op.attribute("padding", 0), 0)
     return writer.node(
@@ -217,7 +229,7 @@ def _pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
     )
 
 
-def _global_pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _global_pool(writer: Writer, op: Op, inputs: list[str]) -> str:
     pooled = writer.node("GlobalAveragePool", inputs, f"{op.name}.pool")
     if len(op.shape) == 4:
         return pooled
@@ -229,40 +241,41 @@ def _global_pool(writer: _Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Flatten", [pooled], f"{op.name}.out")
 
 
-def _reshape(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _reshape(writer: Writer, op: Op, inputs: list[str]) -> str:
     if len(op.shape) == 2:
         return writer.node("Flatten", inputs, f"{op.name}.out")
     shape = writer.constant(f"{op.name}.shape", np.array((-1, *op.shape[1:]), np.int64))
     return writer.node("Reshape", [*inputs, shape], f"{op.name}.out")
 
 
-def _transpose(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _transpose(writer: Writer, op: Op, inputs: list[str]) -> str:
     perm = op.attribute("perm", ())
     if not isinstance(perm, tuple) or len(perm) != len(op.shape):
         raise RequestError(f"operation {op.name!r} transposes without saying how ({perm!r})")
     return writer.node("Transpose", inputs, f"{op.name}.out", perm=list(perm))
 
 
-def _softmax(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _softmax(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Softmax", inputs, f"{op.name}.out", axis=op.attribute("axis", -1))
 
 
-def _concat(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _concat(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Concat", inputs, f"{op.name}.out", axis=op.attribute("axis", 1))
 
 
-def _unary(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _unary(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node(_UNARY[op.kind], inputs, f"{op.name}.out")
 
 
-def _binary(writer: _Writer, op: Op, inputs: list[str]) -> str:
+def _binary(writer: Writer, op: Op, inputs: list[str]) -> str:
     operands = list(inputs)
     while len(operands) < 2:
         operands.append(writer.constant(f"{op.name}.scalar", np.float32(1.5)))
     return writer.node(_BINARY[op.kind], operands, f"{op.name}.out")
 
 
-_KINDS = {
+#: How each kind of operation is written, given its operands; returns the name of its result.
+KINDS = {
     "conv": _conv,
     "linear": _linear,
     "relu6": _clip,
@@ -298,7 +311,7 @@ def synthesise(ops: Sequence[Op], quantized: Collection[str], *, seed: int = 0) 
     by_name = {op.name: op for op in ops}
     tails = {name: by_name[end] for name, end in fused_tails(ops).items()}
     guards = {op.name for op in ops if guarded(op, tails[op.name], quantized)}
-    writer = _Writer(quantized, seed)
+    writer = Writer(quantized, seed)
     shapes = {op.name: op.shape for op in ops}
     inputs: list[Any] = []
     outputs: list[Any] = []
@@ -317,14 +330,14 @@ def synthesise(ops: Sequence[Op], quantized: Collection[str], *, seed: int = 0) 
                 for name in op.inputs
             )
         else:
-            value = _KINDS[op.kind](writer, op, [writer.read[name] for name in op.inputs])
+            value = KINDS[op.kind](writer, op, [writer.read[name] for name in op.inputs])
             if op.name in guards:
                 slope = 0.0 if tails[op.name].kind == "relu" else 1.0
                 value = writer.node("LeakyRelu", [value], f"{op.name}.guard", alpha=slope)
             writer.store(op, value)
     graph = helper.make_graph(writer.nodes, "synthetic", inputs, outputs, writer.constants)
     model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())

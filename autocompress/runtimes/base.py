@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from autocompress.core.capabilities import Capabilities
+
 Array: TypeAlias = npt.NDArray[Any]
 AttributeValue: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -76,7 +78,10 @@ class Session(Protocol):
         ...
 
     def bound(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
-        """A call without arguments that runs on ``inputs`` bound once: what is timed."""
+        """A call without arguments that runs on ``inputs`` bound once: what is timed.
+
+        With one thread it does all its work in the thread that calls it.
+        """
         ...
 
 
@@ -109,13 +114,18 @@ class Runtime(Protocol):
         """Name of the rules by which it turns operations into kernels."""
         ...
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What a search can exploit with it on an ordinary device: a new profile starts so."""
+        ...
+
     def load(self, path: str | Path | bytes, *, threads: int = 1, optimize: bool = True) -> Session:
         """Open a model for running.
 
         Args:
             path: the artifact's path, or its serialised bytes.
             threads: intra-op threads.
-            optimize: False runs the graph node by node as it is stored.
+            optimize: False runs the graph node by node as it is stored, where the runtime can.
 
         Raises:
             DeviceError: the runtime cannot load it.

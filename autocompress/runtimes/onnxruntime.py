@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -15,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.errors import DeviceError, RequestError, VerificationError
+from autocompress.core.capabilities import Capabilities
+from autocompress.errors import DeviceError, RequestError
 from autocompress.runtimes.base import Array, KernelNode, TensorSpec
+from autocompress.runtimes.external_data import check_external_data
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _DTYPES = {
@@ -41,39 +42,6 @@ def import_onnxruntime() -> ModuleType:
     import onnxruntime
 
     return onnxruntime  # type: ignore[no-any-return]
-
-
-def check_external_data(path: Path) -> None:
-    """Refuse models whose external data is anything but a regular, single-link file beside them.
-
-    Raises:
-        VerificationError: a tensor's data lies outside the model's folder, or is a link.
-        DeviceError: the file is no readable ONNX model.
-    """
-    import onnx
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        raise DeviceError(f"{path} is no readable ONNX model: {error}") from error
-    folder = path.parent.resolve()
-    for tensor in model.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key != "location":
-                continue
-            target = folder / entry.value
-            inside = target.resolve().is_relative_to(folder)
-            status = target.lstat() if target.is_symlink() or target.exists() else None
-            if (
-                not inside
-                or status is None
-                or not stat.S_ISREG(status.st_mode)
-                or status.st_nlink != 1
-            ):
-                raise VerificationError(
-                    f"{path.name} keeps tensor {tensor.name!r} in {entry.value!r}, which is not a "
-                    "regular single-link file in the model's folder; save the model in one file"
-                )
 
 
 class OnnxSession:
@@ -176,6 +144,11 @@ class OnnxRuntime:
     def lowering(self) -> str:
         """``"onnxruntime-cpu"``."""
         return "onnxruntime-cpu"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Every form that the exporter writes."""
+        return Capabilities()
 
     def _session_options(self, threads: int, optimize: bool) -> Any:
         if threads < 1:

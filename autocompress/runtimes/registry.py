@@ -17,7 +17,16 @@ def _onnxruntime() -> Runtime:
     return OnnxRuntime()
 
 
-_BUILT_IN: dict[str, Callable[[], Runtime]] = {"onnxruntime": _onnxruntime}
+def _openvino() -> Runtime:
+    from autocompress.runtimes.openvino import OpenVinoRuntime
+
+    return OpenVinoRuntime()
+
+
+_BUILT_IN: dict[str, Callable[[], Runtime]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
 
 
 def list_runtimes() -> list[str]:

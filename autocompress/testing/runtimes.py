@@ -48,6 +48,12 @@ class RuntimeContract(ABC):
         assert runtime.version in runtime.fingerprint
         assert runtime.fingerprint == self.make().fingerprint
 
+    def test_it_says_what_can_be_exploited(self) -> None:
+        """A search space needs floats to start from."""
+        precisions = self.make().capabilities.precisions
+        assert precisions[0].weight_bits == 32
+        assert len(set(precisions)) == len(precisions)
+
     def test_it_describes_its_tensors(self, tmp_path: Path) -> None:
         """Inputs and outputs have names, element types and shapes."""
         session = self.open(tmp_path)
@@ -73,6 +79,19 @@ class RuntimeContract(ABC):
         timing = time_call(call, protocol)
         assert timing.runs >= 5
         assert 0 < timing.low_us <= timing.value_us <= timing.high_us
+
+    def test_bytes_are_as_good_as_a_path(self, tmp_path: Path) -> None:
+        """Models that are only timed are never written to a file."""
+        path = self.artifact(tmp_path)
+        sessions = [self.make().load(path), self.make().load(path.read_bytes())]
+        x = sessions[0].inputs[0].zeros() + np.float32(0.5)
+        first, second = (session.run([x])[0] for session in sessions)
+        np.testing.assert_array_equal(first, second)
+
+    def test_no_threads(self, tmp_path: Path) -> None:
+        """Zero threads is a wrong request, not the runtime's own choice."""
+        with pytest.raises(RequestError, match="threads is 0"):
+            self.make().load(self.artifact(tmp_path), threads=0)
 
     def test_wrong_number_of_inputs(self, tmp_path: Path) -> None:
         """It says how many there should be."""

@@ -18,6 +18,9 @@ def measure(
         str, typer.Option("--input", metavar="CxHxW", help="Shape of one input.")
     ] = "3x32x32",
     classes: Annotated[int, typer.Option("--classes", min=2, help="Outputs.")] = 10,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="What executes the models here, such as openvino.")
+    ] = "onnxruntime",
     threads: Annotated[
         str, typer.Option("--threads", metavar="N", help="The runtime's threads; remote also A,B.")
     ] = "1",
@@ -90,6 +93,7 @@ def measure(
     if ssh is None and adb is None:
         measuring.measure_here(
             wanted,
+            runtime=runtime,
             seconds=seconds,
             identifier=identifier,
             out=out,

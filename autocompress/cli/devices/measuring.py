@@ -23,6 +23,7 @@ from autocompress.hardware.profile import ID_PATTERN
 from autocompress.measurement.calibrating import affordable, calibrate_on
 from autocompress.report.display import Display
 from autocompress.report.units import seconds as duration
+from autocompress.runtimes.registry import load_runtime
 
 if TYPE_CHECKING:
     from autocompress.cli.devices.packing import SpaceRequest
@@ -59,6 +60,7 @@ def measure_space(
     classes: int,
     threads: int,
     seconds: float,
+    runtime: str = "onnxruntime",
     seed: int = 0,
     announce: Callable[[BuildPlan], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -74,14 +76,15 @@ def measure_space(
         classes: outputs of the networks.
         threads: intra-op threads of the runtime.
         seconds: no kernel is begun after so long.
+        runtime: the runtime's name.
         seed: of the sampled candidates.
         announce: told beforehand how many rows there are, and how long they take.
         progress: told how many of how many are done.
 
     Raises:
-        RequestError: no such space, or it does not fit the input.
+        RequestError: no such space or runtime, or the space does not fit the input.
     """
-    profile = local_profile(threads=threads)
+    profile = local_profile(threads=threads, runtime=load_runtime(runtime))
     space = load_space(
         name,
         input_shape=input_shape,
@@ -108,6 +111,7 @@ def measure_space(
 def measure_here(
     request: SpaceRequest,
     *,
+    runtime: str = "onnxruntime",
     seconds: float | None,
     identifier: str | None,
     out: Path,
@@ -136,6 +140,7 @@ def measure_here(
             classes=request.classes,
             threads=request.threads[0],
             seconds=SECONDS if seconds is None else seconds,
+            runtime=runtime,
             seed=request.seed,
             announce=lambda plan: display(Event("measure", "note", plan.sentence())),
             progress=tell,

@@ -2,8 +2,9 @@
 
 Each kernel is an operation of the deployed graph with the activation (and, by some rules, the
 residual addition) behind it, on float32 tensors or on uint8 tensors with int8 weights. Values are
-converted where an integer kernel reads a float tensor and the other way round. Layouts are left
-out: a kernel's time includes whatever reordering the runtime does inside it.
+converted where an integer kernel reads a float tensor and the other way round. By default tensors
+lie as the model says (channels before the image); what a kernel reorders for itself is part of
+its time.
 """
 
 from __future__ import annotations
@@ -11,47 +12,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from autocompress.graph.ops import FUSED_TAILS, LAYER_KINDS, Op
+from autocompress.graph.ops import FUSED_TAILS, LAYER_KINDS, PASS_THROUGH, Op
+from autocompress.graph.precision import fused_tails
 from autocompress.hardware.lowerings.registry import Lowering
+from autocompress.measurement.kernels import PLAIN as DOMAIN
 from autocompress.measurement.kernels import KernelSignature, TensorType
+from autocompress.measurement.plain_models import OPERATORS
 from autocompress.measurement.synthesis import pair
 from autocompress.runtimes.base import AttributeValue
 
-#: In front of every operator of these kernels.
-PREFIX = "plain:"
-#: Operators by kind of operation; any other kind keeps its name.
-OPERATORS = {
-    "conv": "Conv",
-    "linear": "Gemm",
-    "matmul": "MatMul",
-    "add": "Add",
-    "sub": "Sub",
-    "mul": "Mul",
-    "div": "Div",
-    "concat": "Concat",
-    "max_pool": "MaxPool",
-    "avg_pool": "AveragePool",
-    "global_avg_pool": "GlobalAveragePool",
-    "mean": "ReduceMean",
-    "flatten": "Flatten",
-    "reshape": "Reshape",
-    "transpose": "Transpose",
-    "relu": "Relu",
-    "relu6": "Clip",
-    "hardtanh": "Clip",
-    "hardswish": "HardSwish",
-    "hardsigmoid": "HardSigmoid",
-    "sigmoid": "Sigmoid",
-    "silu": "Silu",
-    "gelu": "Gelu",
-    "tanh": "Tanh",
-    "leaky_relu": "LeakyRelu",
-    "elu": "Elu",
-    "softmax": "Softmax",
-    "layer_norm": "LayerNormalization",
-    "group_norm": "GroupNormalization",
-    "batch_norm": "BatchNormalization",
-}
 #: Kinds of activations, element by element.
 ACTIVATIONS = FUSED_TAILS | {
     "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu", "tanh", "leaky_relu", "elu",
@@ -62,6 +31,17 @@ _INTEGER_FORMS = ACTIVATIONS | {
     "flatten", "reshape", "transpose",
 }  # fmt: skip
 _VIEWS = frozenset({"flatten", "reshape"})
+#: Kinds that work on images.
+_IMAGES = frozenset({"conv", "max_pool", "avg_pool", "global_avg_pool"})
+#: Kinds that work on images in whichever layout they come.
+_ANY_LAYOUT = ACTIVATIONS | {"add", "sub", "mul", "div", "concat", "batch_norm", "group_norm"}
+#: Kinds whose results are never negative, and kinds that keep that of their inputs.
+_POSITIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid"})
+_KEEPS_SIGN = PASS_THROUGH | {"avg_pool", "global_avg_pool", "concat"}
+#: Kinds that leave floats behind where nobody reads integers.
+_LEAVES_FLOATS = frozenset({"conv", "linear", "add"})
+_TO_LAST = (0, 2, 3, 1)
+_TO_FIRST = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +52,22 @@ class Fusion:
         float_tails: kinds of activations that float convolutions and linear layers take in.
         residual: whether a convolution takes in the addition behind it.
         converts: whether a kernel converts its result by itself to the type that it is stored in,
-            or that all its readers want; otherwise a kernel of its own does.
+            or that all its readers want, and works element by element on operands of either type;
+            otherwise kernels of their own convert.
+        zero_points: whether integers that stand for values of both signs, so that zero is not 0,
+            are dearer: convolutions that read them differ, and images of them are converted to
+            floats with their channels first.
+        channels_last: whether images lie with their channels last, so that a kernel transposes
+            those that come from the model's input and those that are flattened.
+        views: whether a reshape is a kernel at all.
     """
 
     float_tails: frozenset[str] = FUSED_TAILS
     residual: bool = False
     converts: bool = False
+    zero_points: bool = False
+    channels_last: bool = False
+    views: bool = True
 
 
 #: Only what every runtime fuses: activations like ReLU.
@@ -125,7 +115,9 @@ class _Walk:
         for op in ops:
             for name in op.inputs:
                 self.readers[name].append(op)
+        self.tails = fused_tails(ops)
         self.inside: dict[str, _Fused] = {}  # operation -> the kernel that takes it in
+        self.images: set[str] = set()  # tensors that lie with their channels last
         self.kernels: list[tuple[str, KernelSignature]] = []
 
     def run(self) -> tuple[tuple[str, KernelSignature], ...]:
@@ -177,12 +169,12 @@ class _Walk:
             return False
         if any(self.by_name[name].shape != add.shape for name in add.inputs):
             return False
-        stored = [name in self.quantized for name in add.inputs]
-        if all(stored):
-            end = self._alone(add)
-            ended = end is not None and end.kind in FUSED_TAILS and end.name in self.quantized
-            return one.first.is_integer_layer and (ended or add.name in self.quantized)
-        return not any(stored) and not one.first.is_integer_layer
+        integer = one.first.is_integer_layer
+        other = next(name for name in add.inputs if name != one.last.name)
+        if other in self.quantized:
+            end = self.by_name[self.tails[add.name]]
+            return integer and end.name in self.quantized
+        return self.fusion.converts or not integer
 
     # -- one kernel -------------------------------------------------------------------------------
 
@@ -190,24 +182,44 @@ class _Walk:
         op = one.first
         if op.kind == "output":
             for name in op.inputs:
-                self._read(name, op, integer=False)
+                self._read(name, op, integer=False, last=False)
             return
         if op.kind == "input":
             self._store(op, op)
             return
-        integer = self._integer(one)
-        inputs = [self._read(name, op, integer=integer) for name in op.inputs]
+        integer, last = self._integer(one), self._lies_last(op)
+        either = self.fusion.converts and op.kind in _ANY_LAYOUT
+        inputs = [self._read(name, op, integer=integer or either, last=last) for name in op.inputs]
         inputs += self._constants(op, integer)
         if one.residual:
-            inputs.append(self._read(one.residual, op, integer=integer))
-        attributes = _attributes(op)
+            either = integer or self.fusion.converts
+            inputs.append(self._read(one.residual, op, integer=either, last=last))
+        if last and len(one.last.shape) == 4:
+            self.images.add(one.last.name)
+        attributes = _attributes(op, last)
+        if self.fusion.zero_points and integer and op.kind == "conv" and self._signed(op.inputs[0]):
+            attributes["zero_point"] = 1
         if one.activations:
             attributes["activation"] = "+".join(one.activations)
         stored = self._type(one.last) == "uint8"
         made = "uint8" if stored and (integer or self.fusion.converts) else "float32"
-        self._add(op, OPERATORS.get(op.kind, op.kind), inputs, made, one.last.shape, attributes)
+        if self.fusion.views or op.kind not in _VIEWS:
+            name = OPERATORS.get(op.kind, op.kind)
+            self._add(op, name, inputs, TensorType(made, self._shape(one.last)), attributes)
         if stored and made == "float32":
             self._store(one.last, op)
+
+    def _lies_last(self, op: Op) -> bool:
+        """Whether an operation works on images with their channels last."""
+        if not self.fusion.channels_last:
+            return False
+        follows = op.kind in _ANY_LAYOUT and any(name in self.images for name in op.inputs)
+        return op.kind in _IMAGES or follows
+
+    def _shape(self, op: Op) -> tuple[int, ...]:
+        if op.name not in self.images:
+            return op.shape
+        return tuple(op.shape[axis] for axis in _TO_LAST)
 
     def _integer(self, one: _Fused) -> bool:
         op = one.first
@@ -216,33 +228,54 @@ class _Walk:
         stored = one.last.name in self.quantized and op.kind in _INTEGER_FORMS
         return stored and bool(op.inputs) and all(name in self.quantized for name in op.inputs)
 
+    def _signed(self, name: str) -> bool:
+        """Whether a tensor holds values of both signs, so that its zero point is not 0."""
+        op = self.by_name[name]
+        if op.kind in _KEEPS_SIGN:
+            return any(self._signed(source) for source in op.inputs)
+        low = op.attribute("low", -1.0) if op.kind == "hardtanh" else -1.0
+        return op.kind not in _POSITIVE and not (isinstance(low, int | float) and low >= 0)
+
     def _type(self, op: Op) -> str:
         """The type in which a tensor exists: a kernel that converts may leave out the integers."""
         if op.name not in self.quantized:
             return "float32"
-        first = self.inside[op.name].first
-        if self.fusion.converts and first.kind not in _VIEWS | {"input"}:
+        if self.fusion.converts and self.inside[op.name].first.kind in _LEAVES_FLOATS:
             wanted = any(self._reads_integers(reader) for reader in self.readers[op.name])
-            return "uint8" if wanted else "float32"
+            signed = self.fusion.zero_points and self._signed(op.name)
+            return "uint8" if wanted or signed else "float32"
         return "uint8"
 
     def _reads_integers(self, reader: Op) -> bool:
         return reader.kind != "output" and self._integer(self.inside[reader.name])
 
-    def _read(self, name: str, reader: Op, *, integer: bool) -> TensorType:
-        """A tensor as an operand of ``reader``, converted first where it must be."""
-        shape = self.by_name[name].shape
-        if integer:
-            return TensorType("uint8", shape)
-        if self._type(self.by_name[name]) == "uint8":
-            self._add(reader, "Dequantize", [TensorType("uint8", shape)], "float32", shape, {})
-        return TensorType("float32", shape)
+    def _read(self, name: str, reader: Op, *, integer: bool, last: bool) -> TensorType:
+        """A tensor as an operand of ``reader``, converted and transposed first where it must be."""
+        op = self.by_name[name]
+        found, lies_last = TensorType(self._type(op), self._shape(op)), name in self.images
+        if not integer and found.dtype == "uint8":
+            if lies_last and self.fusion.zero_points and self._signed(name):
+                found, lies_last = self._transposed(found, reader, op, _TO_FIRST), False
+            floats = TensorType("float32", found.shape)
+            self._add(reader, "Dequantize", [found], floats, {})
+            found = floats
+        if len(op.shape) != 4 or last == lies_last:
+            return found
+        return self._transposed(found, reader, op, _TO_LAST if last else _TO_FIRST)
+
+    def _transposed(
+        self, found: TensorType, reader: Op, op: Op, perm: tuple[int, ...]
+    ) -> TensorType:
+        moved = TensorType(found.dtype, tuple(found.shape[axis] for axis in perm))
+        if op.shape[1] > 1 and op.shape[2:] != (1, 1):
+            self._add(reader, "Transpose", [found], moved, {"perm": perm})
+        return moved
 
     def _store(self, op: Op, owner: Op) -> None:
         """A float value becomes the integers that ``op`` is stored as."""
         if op.name in self.quantized:
-            source = TensorType("float32", op.shape)
-            self._add(owner, "Quantize", [source], "uint8", op.shape, {})
+            source = TensorType("float32", self._shape(op))
+            self._add(owner, "Quantize", [source], TensorType("uint8", source.shape), {})
 
     def _constants(self, op: Op, integer: bool) -> list[TensorType]:
         if op.kind not in LAYER_KINDS:
@@ -258,22 +291,20 @@ class _Walk:
         owner: Op,
         operator: str,
         inputs: Sequence[TensorType],
-        dtype: str,
-        shape: tuple[int, ...],
+        output: TensorType,
         attributes: dict[str, AttributeValue],
     ) -> None:
-        signature = KernelSignature(
-            PREFIX + operator,
-            tuple(inputs),
-            (TensorType(dtype, shape),),
-            tuple(sorted(attributes.items())),
-        )
+        pairs = tuple(sorted(attributes.items()))
+        signature = KernelSignature(f"{DOMAIN}:{operator}", tuple(inputs), (output,), pairs)
         self.kernels.append((owner.name, signature))
 
 
-def _attributes(op: Op) -> dict[str, AttributeValue]:
+def _attributes(op: Op, last: bool) -> dict[str, AttributeValue]:
     """What of an operation's attributes decides its work, defaults left out."""
-    found: dict[str, AttributeValue] = {}
+    if op.kind not in _IMAGES:
+        return _plain_attributes(op, last)
+    found: dict[str, AttributeValue] = {"channels_last": 1} if last else {}
+    stride = (1, 1)
     if op.kind in {"max_pool", "avg_pool"}:
         kernel = pair(op.attribute("kernel", 2))
         found["kernel_shape"] = kernel
@@ -286,8 +317,6 @@ def _attributes(op: Op) -> dict[str, AttributeValue]:
             found["dilations"] = dilation
         if isinstance(groups, int) and groups != 1:
             found["group"] = groups
-    else:
-        return found | _plain_attributes(op)
     pads = pair(op.attribute("padding", 0), 0)
     if any(pads):
         found["pads"] = (*pads, *pads)
@@ -296,10 +325,14 @@ def _attributes(op: Op) -> dict[str, AttributeValue]:
     return found
 
 
-def _plain_attributes(op: Op) -> dict[str, AttributeValue]:
-    if op.kind in {"concat", "softmax"}:
-        return {"axis": op.attribute("axis", 1 if op.kind == "concat" else -1)}
+def _plain_attributes(op: Op, last: bool) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {"channels_last": 1} if last else {}
+    if op.kind == "concat":
+        axis = op.attribute("axis", 1)
+        found["axis"] = _TO_FIRST[axis] if last and isinstance(axis, int) else axis
+    elif op.kind == "softmax":
+        found["axis"] = op.attribute("axis", -1)
     perm = op.attribute("dims", op.attribute("perm", ()))
     if op.kind == "transpose" and isinstance(perm, tuple) and perm:
-        return {"perm": perm}
-    return {}
+        found["perm"] = perm
+    return found

@@ -28,8 +28,16 @@ def _plain() -> Lowering:
     return lowering(PLAIN)
 
 
+def _openvino_cpu() -> Lowering:
+    from autocompress.hardware.lowerings.openvino_cpu import OPENVINO_CPU
+    from autocompress.hardware.lowerings.plain import lowering
+
+    return lowering(OPENVINO_CPU)
+
+
 _BUILT_IN: dict[str, Callable[[], Lowering]] = {
     "onnxruntime-cpu": _onnxruntime_cpu,
+    "openvino-cpu": _openvino_cpu,
     "plain": _plain,
 }
 

@@ -92,6 +92,7 @@ def test_measure_this_machine_and_keep_the_profile(run: Run, tmp_path: Path) -> 
         pytest.param(["--input", "3x32xwide"], "--input is '3x32xwide'", id="shape"),
         pytest.param(["--space", "nope"], "unknown search space 'nope'", id="space"),
         pytest.param(["--id", "My Box"], "--id is 'My Box'", id="name"),
+        pytest.param(["--runtime", "nope"], "unknown runtime 'nope'", id="runtime"),
         pytest.param(["--budget", "0s"], "budget is '0s'", id="budget"),
         pytest.param(["--threads", "0"], "--threads is '0'", id="threads"),
         pytest.param(["--threads", "1,2"], "here it is one number", id="two-threads"),

@@ -12,6 +12,7 @@ from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
+from autocompress.hardware.profile import RuntimeSpec
 from autocompress.hardware.table import LatencyRow
 from autocompress.measurement.kernels import KernelSignature
 from tests.unit.hardware.helpers import TinySpace, profile, row, table_kernels
@@ -29,6 +30,17 @@ def test_every_metric_of_many_genomes() -> None:
     genomes = SPACE.random(600)
     columns = found.arrays(genomes)
     for i in range(0, len(genomes), 3):
+        for name, value in found.exact(genomes[i]).items():
+            assert columns[name][i] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+@pytest.mark.parametrize("lowering", ["plain", "openvino-cpu"])
+def test_kernels_of_other_runtimes(lowering: str) -> None:
+    board = profile(runtime=RuntimeSpec(lowering=lowering))
+    found = CandidatePricer(SPACE, LatencyPredictor(board), operations=SPACE.operations)
+    genomes = SPACE.random(200, seed=4)
+    columns = found.arrays(genomes)
+    for i in range(0, len(genomes), 4):
         for name, value in found.exact(genomes[i]).items():
             assert columns[name][i] == pytest.approx(value, rel=1e-9, abs=1e-12), name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,30 @@ from autocompress.measurement import device, measure_device
 from autocompress.measurement.kernels import KernelSignature
 from autocompress.measurement.networks import reference_networks
 from autocompress.measurement.protocol import TimingProtocol
+from autocompress.runtimes.registry import load_runtime
 
 QUICK = TimingProtocol("quick", warmup=1, batch_us=5, min_runs=3, min_seconds=0, passes=1)
 
 
-def test_a_whole_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "kernel"),
+    [
+        ("onnxruntime", "Relu|f32[1,7]|f32[1,7]|"),
+        pytest.param(
+            "openvino",
+            "plain:Relu|f32[1,7]|f32[1,7]|",
+            marks=pytest.mark.skipif(
+                find_spec("openvino") is None, reason='needs pip install "autocompress[openvino]"'
+            ),
+        ),
+    ],
+)
+def test_a_whole_profile(
+    runtime: str, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(device, "NETWORKS", QUICK)
     networks = [n for n in reference_networks(12, seed=1) if "digits" in n.name]
-    more = KernelSignature.parse("Relu|f32[1,7]|f32[1,7]|")
+    more = KernelSignature.parse(kernel)
     told: list[tuple[str, int, int]] = []
     profile = measure_device(
         "my_board",
@@ -27,11 +44,15 @@ def test_a_whole_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         kernels=[more],
         calibration=networks[:2],
         validation=networks[2:3],
+        runtime=runtime,
         protocol=QUICK,
         rounds=1,
         progress=lambda *state: told.append(state),
     )
     assert more in profile.table
+    assert profile.runtime.name == runtime
+    assert profile.runtime.lowering == load_runtime(runtime).lowering
+    assert profile.capabilities == load_runtime(runtime).capabilities
     assert profile.calibration.networks == 2
     assert profile.validation.networks == 1
     assert told[-1] == ("networks", 3, 3)

@@ -10,10 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from autocompress.errors import DeviceError, RequestError, VerificationError
+from autocompress.errors import DeviceError, VerificationError
 from autocompress.measurement.networks import reference_networks
 from autocompress.runtimes.base import Runtime
-from autocompress.runtimes.onnxruntime import OnnxRuntime, check_external_data
+from autocompress.runtimes.external_data import check_external_data
+from autocompress.runtimes.onnxruntime import OnnxRuntime
 from autocompress.testing.runtimes import RuntimeContract
 
 
@@ -43,11 +44,6 @@ def test_telemetry_is_off() -> None:
 
 def test_spinning_is_part_of_the_fingerprint() -> None:
     assert OnnxRuntime(spinning=True).fingerprint != OnnxRuntime().fingerprint
-
-
-def test_threads_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="threads is 0"):
-        OnnxRuntime().load(linear(tmp_path / "m.onnx"), threads=0)
 
 
 def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
