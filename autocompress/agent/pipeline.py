@@ -120,6 +120,11 @@ def _open(
         files.update(status="running")
     elif resume == "must":
         raise RequestError(f"{files.path} holds no run to resume; check the path")
+    elif left := files.leftovers:
+        raise StorageError(
+            f"{files.path} holds parts of a run ({', '.join(left)}) but no run.toml that says of "
+            "which; restore run.toml from a copy, or give another run_dir"
+        )
     else:
         profile = load_profile(request.device)
         if not profile.is_local:  # a run can be resumed when the profile it was given is gone

@@ -15,6 +15,9 @@ from autocompress.core.files import write_atomically
 from autocompress.core.json_values import finite
 from autocompress.errors import RequestError, StorageError
 
+#: What decides how a run goes on.
+_PARTS = ("plan.json", "baseline.json", "study.db", "checkpoints", "models", "sensitivity.json")
+
 
 class RunFolder:
     """Reads and writes the files of one run.
@@ -66,6 +69,11 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "run.toml").is_file()
+
+    @property
+    def leftovers(self) -> list[str]:
+        """What a run has left here, apart from ``run.toml``."""
+        return [name for name in _PARTS if (self.path / name).exists()]
 
     # -- run.toml -------------------------------------------------------------------------------
 

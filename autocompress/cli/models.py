@@ -40,7 +40,7 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
         raise RequestError(f"{path} has no function {function!r}; name one that returns the model")
     try:
         model = build()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise _users_fault(path, f"{function}()", error) from error
     if not isinstance(model, nn.Module):
         raise RequestError(
@@ -64,14 +64,14 @@ def _import(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         del sys.modules[spec.name]
         sys.path.remove(folder)
         raise _users_fault(path, "importing it", error) from error
     return module
 
 
-def _users_fault(path: Path, what: str, error: Exception) -> RequestError:
+def _users_fault(path: Path, what: str, error: BaseException) -> RequestError:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
     frames = frames or [
         f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())

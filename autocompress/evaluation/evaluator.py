@@ -132,7 +132,7 @@ class CandidateEvaluator:
             seed=seed,
             seconds=self.effort.final_seconds if final else None,
         )
-        split = self.data.val if final else self._val_subset()
+        split = self.data.val if final else self.trial_split()
         value = evaluate_model(prepared.model, split, self.task)
         kept = "trained"
         if final and prepared.train_steps:
@@ -200,7 +200,7 @@ class CandidateEvaluator:
         """Inputs of the calibration split."""
         return [x for x, _ in self.data.calibration.batches(64)]
 
-    def _val_subset(self) -> Split:
+    def trial_split(self) -> Split:
         """The validation examples that trials are judged by: the same for all, spread by class."""
         limit = self.effort.val_limit
         if limit is None or len(self.data.val) <= limit:

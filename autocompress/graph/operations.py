@@ -54,6 +54,8 @@ class _Walk:
         self.producer: dict[str, str] = {}  # node -> the op that provides its value
         self.ops: list[Op] = []
         self.held: set[str] = set()  # free tensors that are counted already
+        self.owed: dict[str, int] = {}  # weights of a node whose results are operations
+        self.stored: set[str] = set()  # layers whose weights are counted already
         self.calls = Counter(
             str(graph.nodes[name].target)
             for name in selection.nodes
@@ -171,6 +173,9 @@ class _Walk:
         if kept_in is not None and weight[1] > 1:
             weight[1] = len(kept_in)
         attributes: dict[str, Attribute] = {"bias": int(module.bias is not None)}
+        if name in self.stored:
+            attributes["again"] = 1
+        self.stored.add(name)
         depthwise = False
         if isinstance(module, nn.Conv2d):
             depthwise = module.groups > 1
@@ -236,10 +241,12 @@ class _Walk:
         if isinstance(value, list | tuple) or base in _NOTHING:
             # a tuple of tensors is an operation for each of those that are used
             self.producer[node.name] = inputs[0]
+            self.owed[node.name] = self._held_weights(node)
         elif isinstance(value, torch.Tensor):
             if node.target is operator.getitem:
                 base = _base(node.all_input_nodes[0])
-            held = self._held_weights(node)
+            owed = sum(self.owed.pop(argument.name, 0) for argument in node.all_input_nodes)
+            held = self._held_weights(node) + owed
             attributes = dict(_attributes(base, arguments, value)) | ({"bias": 0} if held else {})
             self._emit(
                 node,

@@ -70,8 +70,8 @@ class Op:
 
     @property
     def parameters(self) -> int:
-        """Stored weights and biases."""
-        if not self.weight_shape:
+        """Stored weights and biases; a layer's second call ("again") stores none."""
+        if not self.weight_shape or self.attribute("again"):
             return 0
         bias = self.weight_shape[0] if self.attribute("bias") else 0
         return prod(self.weight_shape) + bias

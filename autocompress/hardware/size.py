@@ -24,7 +24,7 @@ CAST_BYTES = 20
 
 def weight_bytes(op: Op) -> int:
     """Bytes of an operation's weight and bias with their scales, as they are stored."""
-    if not op.weight_shape:
+    if not op.weight_shape or op.attribute("again"):
         return 0
     count, channels, bits = prod(op.weight_shape), op.weight_shape[0], op.weight_bits
     bias = 4 * channels if op.attribute("bias", 1) else 0
@@ -42,7 +42,7 @@ def op_bytes(op: Op, quantized: Collection[str]) -> int:
         return total + (0 if op.kind == "input" else OPERATION_BYTES)
     total += weight_bytes(op)
     total += INTEGER_LAYER_BYTES if op.is_integer_layer else FLOAT_LAYER_BYTES
-    if op.attribute("bias", 1):
+    if op.attribute("bias", 1) and not op.attribute("again"):
         total += BIAS_BYTES
     if op.weight_bits < 8 or (op.weight_bits < 32 and not op.is_integer_layer):
         total += CAST_BYTES

@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from autocompress.agent.context import Context
 from autocompress.agent.selection import first_finalists, nearest, next_finalists
-from autocompress.agent.stages.baseline import FP32
-from autocompress.agent.stages.search import LEAST, open_study
+from autocompress.agent.stages.search import LEAST, open_study, original_score
 from autocompress.core.budget import Fidelity
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
@@ -33,13 +32,13 @@ _ANEW = "Fix it, then search again in another run_dir"
 def run(context: Context) -> None:
     """Leaves ``context.finalists``: id to candidate, checkpoints saved."""
     plan = context.plan
-    with open_study(context, _LONGEST) as study:
+    with open_study(context, _LONGEST, plan.fidelity) as study:
         trials = [t for t in study.trials if t.fidelity == plan.fidelity]
         searched = [t for t in trials if study.feasible(t)]
     complete = [t for t in trials if t.state == "complete"]
     if trials and not complete:
         raise all_failed(trials, _ANEW)
-    reference = context.request.task.score(context.baselines[FP32]["val_accuracy"])
+    reference = original_score(context, plan.fidelity)
     if searched:
         _spend_what_is_left(context, min(plan.models, len(searched)))
         chosen, trained = _in_rounds(context, searched, reference)
@@ -112,7 +111,7 @@ def _train(context: Context, chosen: list[TrialRecord], models: int) -> list[Tri
     reserve = context.plan.seconds.get("verify", 0.0)
     limit = max(120.0, 10 * context.plan.seconds.get(STAGE, _LONGEST))
     genomes = [np.array(t.genome, dtype=np.int64) for t in chosen]
-    with open_study(context, limit) as study:
+    with open_study(context, limit, Fidelity.FINAL) as study:
         finals = sum(t.fidelity == Fidelity.FINAL for t in study.trials)
         numbers = itertools.count(finals + 1)
 

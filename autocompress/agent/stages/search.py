@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from autocompress.agent.context import Context
 from autocompress.agent.seeds import sensitivity_seeds, uniform_seeds
 from autocompress.agent.stages.baseline import FP32
+from autocompress.core.budget import Fidelity
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
 from autocompress.search.executors.registry import make_executor
@@ -28,7 +29,7 @@ def run(context: Context) -> None:
     context.seeds = _seeds(context)
     before = read_only_trials(context)
     limit = max(60.0, _PATIENCE * plan.seconds.get(STAGE, 0.0) / max(1, plan.trials))
-    with open_study(context, limit) as study:
+    with open_study(context, limit, plan.fidelity) as study:
         reserve = sum(plan.seconds.get(name, 0.0) for name in ("finalise", "verify"))
 
         def on_trial(record: TrialRecord) -> None:
@@ -53,12 +54,13 @@ def run(context: Context) -> None:
 
 
 @contextmanager
-def open_study(context: Context, trial_seconds: float) -> Iterator[Study]:
+def open_study(context: Context, trial_seconds: float, fidelity: Fidelity) -> Iterator[Study]:
     """The run's study, over whatever its store holds already.
 
     Args:
         context: the run.
         trial_seconds: no trial may take longer.
+        fidelity: of the trials that it is opened for.
     """
     request = context.request
     with (
@@ -77,8 +79,14 @@ def open_study(context: Context, trial_seconds: float) -> Iterator[Study]:
             executor=executor,
             store=store,
             seed=request.seed,
-            reference={"accuracy": request.task.score(context.baselines[FP32]["val_accuracy"])},
+            reference={"accuracy": original_score(context, fidelity)},
         )
+
+
+def original_score(context: Context, fidelity: Fidelity) -> float:
+    """The original's score, larger is better, on the examples that a fidelity's trials are on."""
+    name = "val_accuracy" if fidelity == Fidelity.FINAL else "trial_accuracy"
+    return context.request.task.score(context.baselines[FP32][name])
 
 
 def _seeds(context: Context) -> list[tuple[str, Genome]]:

@@ -62,7 +62,8 @@ def run(context: Context) -> None:
         finish_row(artifact.row, reference, context)
         artifact.checks = (*artifact.checks, *claims(artifact.row, reference))
     verified = [a for a in verified if a.ok]
-    kept = _front(context, [a for a in verified if _holds(context, a)])
+    holding = [a for a in verified if _holds(context, a)]
+    kept = _front(context, holding)
     expected = not_proven(context.request, context.profile)
     for artifact in artifacts:
         artifact.row["not_proven"] = ", ".join(c.metric for c in expected)
@@ -89,8 +90,15 @@ def run(context: Context) -> None:
             "one on the device.",
             metrics=[c.metric for c in expected],
         )
-    if verified and not kept and not context.stopping:
+    if verified and not holding and not context.stopping:
         raise infeasible(context.request, [a.row for a in verified])
+    if holding and not kept:
+        context.decide(
+            STAGE,
+            "nothing better",
+            "Nothing was found that beats the original or its uniform int8 in any objective: "
+            "use one of those, or give a larger budget.",
+        )
     if context.finalists and not verified:
         raise _none_holds(context, artifacts)
 
@@ -194,16 +202,18 @@ def _none_holds(context: Context, artifacts: Sequence[Artifact]) -> Verification
 def _front(context: Context, artifacts: list[Artifact]) -> list[Artifact]:
     """Those that neither another model nor a baseline surpasses in the objectives.
 
-    Latency counts by its estimate when not measured.
+    Baselines that break a constraint are out of the contest, as models are. Latency counts by its
+    estimate when not measured.
     """
     if not artifacts:
         return []
-    rows = [*context.baselines.values(), *(a.row for a in artifacts)]
+    allowed = [r for r in context.baselines.values() if not broken(context.request, r)]
+    rows = [*allowed, *(a.row for a in artifacts)]
     objectives = context.request.objectives
     losses = np.array(
         [[o.loss(score(context.request, row, o.metric)) for o in objectives] for row in rows]
     )
-    keep = non_dominated(losses)[len(context.baselines) :]
+    keep = non_dominated(losses)[len(allowed) :]
     for artifact, kept in zip(artifacts, keep, strict=True):
         if not kept:
             artifact.broken.append(

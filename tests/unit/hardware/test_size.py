@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from autocompress.compression.quantization import simulate_quantization
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
+from autocompress.elastic.space import ElasticSpace
 from autocompress.export.onnx_export import export_onnx
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
@@ -57,3 +59,28 @@ def test_exported_files_are_as_large_as_estimated(tmp_path: Path) -> None:
         export_onnx(simulated, ops, example, path)
         estimate = size_bytes(ops, quantized_tensors(ops))
         assert estimate == pytest.approx(path.stat().st_size, rel=0.05)
+
+
+class _Twice(nn.Module):
+    """One layer called twice, and a recurrent one whose weights no layer owns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(32, 32)
+        self.memory = nn.LSTM(32, 24, batch_first=True)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.shared(torch.relu(self.shared(x))))
+        states, _ = self.memory(x)
+        scores: torch.Tensor = self.head(states[:, -1])
+        return scores
+
+
+def test_weights_are_counted_once_whoever_owns_them() -> None:
+    model = _Twice()
+    space = ElasticSpace.from_model(model, (torch.randn(1, 5, 32),))
+    ops = space.graph.operations(space.decode(space.original))
+    assert sum(op.parameters for op in ops) == sum(p.numel() for p in model.parameters())
+    stored = 4 * sum(p.numel() for p in model.parameters())
+    assert stored <= size_bytes(ops, ()) <= stored + 2500
