@@ -20,7 +20,14 @@ from autocompress.agent.run_folder import RunFolder
 from autocompress.agent.stages import inspect as inspect_stage
 from autocompress.core.budget import Budget
 from autocompress.core.events import Observer
-from autocompress.core.objective import METRICS, Objective, parse_constraints, parse_objectives
+from autocompress.core.objective import (
+    ACCURACY_DROP,
+    METRICS,
+    Constraint,
+    Objective,
+    parse_constraints,
+    parse_objectives,
+)
 from autocompress.core.space import SearchSpace
 from autocompress.errors import RequestError, StorageError
 from autocompress.evaluation.data import Data
@@ -220,6 +227,7 @@ def _request(
     wanted = parse_objectives(objectives)
     bounds = parse_constraints(constraints)
     _check_names(model, strategy, executor, techniques)
+    _check_task(task, bounds)
     _check_priced([*(o.metric for o in wanted), *(c.metric for c in bounds)], load_profile(device))
     return Request(
         subject=model,
@@ -235,6 +243,21 @@ def _request(
         workers=workers,
         seed=seed,
     )
+
+
+def _check_task(task: Task | None, bounds: Sequence[Constraint]) -> None:
+    if task is not None and not isinstance(task, Task):
+        raise RequestError(
+            f"task is {task!r}; give autocompress.Task(loss=..., metric=..., "
+            "higher_is_better=...), or leave it out for classification"
+        )
+    for bound in bounds:
+        share = (task or Task()).metric_is_share and bound.metric in ("accuracy", ACCURACY_DROP)
+        if share and abs(bound.bound) > 1:
+            raise RequestError(
+                f"constraint {bound.metric} is {bound.bound:g}; accuracy is a share of the "
+                f"examples, so write {bound.bound / 100:g} for {bound.bound:g} %"
+            )
 
 
 def _check_names(

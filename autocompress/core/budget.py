@@ -56,8 +56,14 @@ class Budget:
             raise RequestError("the budget limits nothing; set seconds, trials or train_steps")
         for name in ("seconds", "trials", "train_steps"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise RequestError(f"budget {name} is {value!r}; it must be positive, or None")
+            if value is None:
+                continue
+            kinds = (int, float) if name == "seconds" else (int,)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+                what = "number" if name == "seconds" else "whole number"
+                raise RequestError(
+                    f"budget {name} is {value!r}; it must be a positive {what}, or None"
+                )
 
     @classmethod
     def parse(cls, value: Budget | str | int | float) -> Budget:

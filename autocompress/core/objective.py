@@ -85,7 +85,8 @@ class Constraint:
         if self.metric not in METRICS and self.metric != ACCURACY_DROP:
             known = ", ".join(sorted([*METRICS, ACCURACY_DROP]))
             raise RequestError(f"unknown constraint {self.metric!r}; use one of {known}")
-        if not isinstance(self.bound, int | float) or not math.isfinite(self.bound):
+        number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
+        if not number or not math.isfinite(self.bound):
             raise RequestError(f"constraint {self.metric} is {self.bound!r}; give a finite number")
 
     @property
@@ -120,5 +121,11 @@ def parse_objectives(values: Iterable[Objective | str]) -> tuple[Objective, ...]
 
 
 def parse_constraints(values: Mapping[str, float] | None) -> tuple[Constraint, ...]:
-    """Constraints from ``{"latency_ms": 2.0}``."""
+    """Constraints from ``{"latency_ms": 2.0}``.
+
+    Raises:
+        RequestError: no mapping, an unknown metric, or a bound that is no number.
+    """
+    if values is not None and not isinstance(values, Mapping):
+        raise RequestError(f"constraints are {values!r}; give a dict such as {{'latency_ms': 2.0}}")
     return tuple(Constraint(name, bound) for name, bound in (values or {}).items())

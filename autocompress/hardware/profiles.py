@@ -44,6 +44,10 @@ def load_profile(name: str | Path | HardwareProfile) -> HardwareProfile:
     """
     if isinstance(name, HardwareProfile):
         return name
+    if not isinstance(name, str | Path):
+        raise RequestError(
+            f"device is {name!r}; give a name, the path of a profile, or a HardwareProfile"
+        )
     if str(name) == LOCAL:
         from autocompress.hardware.local import local_profile
 

@@ -7,6 +7,7 @@ writes to standard output, for it *is* the result there.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from autocompress.core.events import Event
 from autocompress.core.json_values import finite
-from autocompress.errors import RequestError
+from autocompress.errors import RequestError, StorageError
 from autocompress.report import units
-from autocompress.report.run_folder import rows_of
+from autocompress.report.run_folder import read_run, rows_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -244,7 +245,11 @@ def _closing_line(event: Event) -> str:
 
 def run_lines(run_dir: object) -> list[str]:
     """The run folder, and the command that goes on with it."""
-    return [f"run folder  {run_dir}", f"resume      autocompress resume {run_dir}"]
+    try:
+        command = read_run(str(run_dir)).resume_command
+    except StorageError:  # nothing there yet to say whose model it is
+        command = f"autocompress resume {shlex.quote(str(run_dir))}"
+    return [f"run folder  {run_dir}", f"resume      {command}"]
 
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:

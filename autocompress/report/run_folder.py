@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class RunView:
     def resume_command(self) -> str:
         """The command that goes on with the run; a run of one's own model needs it again."""
         again = "" if self.section("request").get("kind", "space") == "space" else _MODEL_AGAIN
-        return f"autocompress resume {self.directory}{again}"
+        return f"autocompress resume {shlex.quote(str(self.directory))}{again}"
 
     @property
     def models(self) -> pd.DataFrame:

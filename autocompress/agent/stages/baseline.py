@@ -23,6 +23,8 @@ FP32, INT8 = "baseline-fp32", "baseline-int8"
 ORIGINAL = "original.safetensors"
 #: Peak learning rate when a named space's largest network is trained from nothing.
 FROM_SCRATCH_RATE = 4e-3
+#: A network that was trained for fewer steps is no baseline, however little time there is.
+_LEAST_STEPS = 20
 
 
 def run(context: Context) -> None:
@@ -110,15 +112,23 @@ def _train(context: Context) -> None:
     limit = context.deadline(plan.seconds.get("baseline"))
     report = context.progress(STAGE, "training steps")
 
+    steps = 0
+
     def over() -> bool:
-        return context.stopping or (limit is not None and time.monotonic() > limit)
+        late = limit is not None and time.monotonic() > limit
+        return context.stopping or (late and steps >= _LEAST_STEPS)
+
+    def note(step: int, loss: float) -> None:
+        nonlocal steps
+        steps = step
+        report(step, plan.training_steps)
 
     done = fine_tune(
         context.elastic, request.data.train, request.task,
         recipe=Recipe(distillation="none", learning_rate=FROM_SCRATCH_RATE),
         steps=plan.training_steps, seed=request.seed, deadline=over,
         bfloat16=plan.effort.bfloat16,
-        progress=lambda step, loss: report(step, plan.training_steps),
+        progress=note,
     )  # fmt: skip
     if context.stopping:
         return
