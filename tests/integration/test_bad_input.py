@@ -359,3 +359,38 @@ def test_damaged_run_folder(places: dict[str, Path], tmp_path: Path) -> None:
     settings.write_text(settings.read_text()[:60])
     with pytest.raises(StorageError, match=r"run\.toml .*; restore it from a copy, or start"):
         ac.resume(tmp_path / "run", SmallCNN(), progress="none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param({"constraints": ["latency_ms"]}, "give a dict such as", id="list"),
+        pytest.param({"constraints": {"latency_ms": True}}, "give a finite number", id="flag"),
+        pytest.param({"constraints": {"accuracy": 97}}, "write 0.97 for 97 %", id="percent"),
+        pytest.param({"constraints": {"accuracy_drop": 1.5}}, "write 0.015", id="percent-drop"),
+        pytest.param({"task": "regression"}, "task is 'regression'; give", id="task"),
+        pytest.param({"device": 3}, "device is 3; give a name", id="device"),
+    ],
+)
+def test_values_of_the_wrong_kind(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        ac.search("tiny_cnn", "digits", budget=1, progress="none", **arguments)
+
+
+@pytest.mark.parametrize(("name", "value"), [("trials", "3"), ("trials", 2.5), ("seconds", True)])
+def test_budgets_of_the_wrong_kind(name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=f"budget {name} is"):
+        ac.Budget(**{name: value})
+
+
+def test_parts_of_a_run_without_its_run_toml_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(StorageError, match=r"parts of a run \(plan.json\) but no run.toml"):
+        ac.search("tiny_cnn", "digits", budget=1, run_dir=tmp_path, progress="none")
+
+
+def test_a_model_file_that_exits(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(RequestError, match=r"model.py, line 2: importing it raised SystemExit"):
+        load_model(f"{path}:make")
