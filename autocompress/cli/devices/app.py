@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from autocompress.cli.devices import (
+    adapt,
     estimate,
     export,
     import_results,
@@ -31,3 +32,4 @@ app.command()(export.export)
 app.command()(pack.pack)
 app.command("import-results")(import_results.import_results)
 app.command()(estimate.estimate)
+app.command()(adapt.adapt)

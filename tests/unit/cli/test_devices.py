@@ -14,7 +14,9 @@ from autocompress.hardware import list_profiles, load_profile, profiles
 from autocompress.hardware.archive import export_profile
 from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import describe_machine
+from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.profile import HardwareProfile
+from autocompress.measurement.networks import reference_networks
 from tests.unit.cli.conftest import Outcome
 from tests.unit.hardware.profile_files import full_profile
 from tests.unit.measurement.remote.packs import run_runner, unpacked
@@ -273,3 +275,52 @@ def test_estimate_without_a_file(run: Run, tmp_path: Path) -> None:
     outcome = run("devices", "estimate", tmp_path / "none.onnx", "--device", "esp32_s3")
     assert outcome.code == 2
     assert "there is no file" in outcome.err
+
+
+@pytest.fixture(scope="module")
+def measured_few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four ONNX files with what they took on a device that is nine times slower, and two more."""
+    folder = tmp_path_factory.mktemp("few")
+    known = LatencyPredictor(load_profile("amd_epyc_zen5_avx512"))
+    lines = ["model,latency_ms"]
+    for i, network in enumerate(reference_networks(6, seed=2)):
+        (folder / f"n{i}.onnx").write_bytes(network.onnx())
+        if i < 4:
+            lines.append(f"n{i}.onnx,{9 * known.estimate(network.ops).value!r}")
+    (folder / "few.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_adapt_a_known_device(run: Run, measured_few: Path, tmp_path: Path) -> None:
+    made = run(
+        "devices", "adapt", measured_few / "few.csv", "--from", "amd_epyc_zen5_avx512",
+        "--id", "board", "--out", tmp_path, "--suggest", measured_few,
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert "started from amd_epyc_zen5_avx512" in made.out
+    (line,) = (line for line in made.out.splitlines() if line.startswith("measure next"))
+    assert set(line.rpartition(": ")[2].split(", ")) == {"n4.onnx", "n5.onnx"}
+    answered = run("devices", "estimate", measured_few / "n5.onnx", "--device", tmp_path / "board",
+                   "--json")  # fmt: skip
+    assert answered.code == 0, answered.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model,latency_ms\nn0.onnx,fast\n", "line 2: latency_ms is 'fast'; it must be a number"),
+        ("model,ms\nn0.onnx,3\n", "line 2: columns model and latency_ms are needed"),
+        ("model,latency_ms\nn0.onnx,3\n", "1 measured networks were given; at least 3"),
+        ("model,latency_ms\nnone.onnx,3\n", "none.onnx"),
+    ],
+)
+def test_adapt_refuses(
+    run: Run, measured_few: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    few = measured_few / "bad.csv"
+    few.write_text(text)
+    outcome = run("devices", "adapt", few, "--from", "amd_epyc_zen5_avx512", "--id", "b", "--out",
+                  tmp_path)  # fmt: skip
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,119 @@
+"""``autocompress devices adapt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autocompress.cli import options
+
+if TYPE_CHECKING:
+    from autocompress.hardware.transfer import MeasuredNetwork, Transfer
+
+COLUMNS = ("model", "latency_ms")
+
+
+def adapt(
+    measurements: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FEW.csv",
+            help="Columns model (an ONNX file) and latency_ms, measured on the new device.",
+        ),
+    ],
+    known: Annotated[
+        str, typer.Option("--from", metavar="A,B", help="Profiles of known devices, by commas.")
+    ],
+    identifier: Annotated[str, typer.Option("--id", help="The new profile's name.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for it.")] = Path(),
+    suggest: Annotated[
+        Path | None,
+        typer.Option("--suggest", help="A folder of ONNX files: which to measure next."),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a profile of a new device from a few measured networks and known devices."""
+    import json
+
+    from autocompress.cli.devices.measuring import profile_folder
+    from autocompress.hardware import load_profile
+    from autocompress.hardware.onnx_operations import read_operations
+    from autocompress.hardware.transfer import adapt as transfer
+    from autocompress.hardware.transfer import most_telling
+
+    target = profile_folder(identifier, out)
+    networks = read_measurements(measurements)
+    bases = [load_profile(name.strip()) for name in known.split(",") if name.strip()]
+    found = transfer(identifier, networks, bases)
+    found.profile.save(target)
+    next_ones: list[str] = []
+    if suggest is not None:
+        measured = {network.name for network in networks}
+        pool = [path for path in sorted(suggest.glob("*.onnx")) if path.name not in measured]
+        base = next(profile for profile in bases if profile.id == found.base)
+        operations = [read_operations(path) for path in pool]
+        order = most_telling([network.ops for network in networks], operations, base)
+        next_ones = [pool[i].name for i in order[:5]]
+    if as_json:
+        checked = found.profile.validation
+        values = {
+            "kind": "result", "profile": str(target), "base": found.base,
+            "factors": found.factors, "errors": found.errors, "p50": checked.p50,
+            "p90": checked.p90, "networks": checked.networks, "measure_next": next_ones,
+        }  # fmt: skip
+        print(json.dumps(values))
+        return
+    print("\n".join(_lines(found, target, next_ones)))
+
+
+def read_measurements(path: Path) -> list[MeasuredNetwork]:
+    """Networks and what they took, from a CSV file; models are beside it, or have full paths.
+
+    Raises:
+        RequestError: the file or a line of it cannot be used; the message names the line.
+    """
+    import csv
+
+    from autocompress.errors import RequestError
+    from autocompress.hardware.onnx_operations import read_operations
+    from autocompress.hardware.transfer import MeasuredNetwork
+
+    try:
+        lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"cannot read the measurements {path}: {error}") from error
+    networks = []
+    for number, line in enumerate(lines, start=2):
+        model, text = (line.get(column) for column in COLUMNS)
+        if not model or not text:
+            raise RequestError(f"{path}, line {number}: columns {' and '.join(COLUMNS)} are needed")
+        try:
+            latency = float(text)
+        except ValueError:
+            raise RequestError(
+                f"{path}, line {number}: latency_ms is {text!r}; it must be a number"
+            ) from None
+        place = path.parent / model
+        networks.append(MeasuredNetwork(place.name, tuple(read_operations(place)), latency))
+    return networks
+
+
+def _lines(found: Transfer, target: Path, next_ones: list[str]) -> list[str]:
+    checked = found.profile.validation
+    tried = ", ".join(f"{name} {error:.1%}" for name, error in sorted(found.errors.items()))
+    factors = ", ".join(
+        f"{kind} {value:.2f}{' us' if kind.startswith('each') else 'x'}"
+        for kind, value in found.factors.items()
+    )
+    lines = [
+        f"started from {found.base}; median error on networks left out: {tried}",
+        f"against it: {factors}",
+        f"{checked.networks} networks left out in turn: median error {checked.p50:.1%}, nine in "
+        f"ten within {checked.p90:.1%}",
+        f"profile  {target}; use it with --device {target}",
+    ]
+    if next_ones:
+        lines.append(f"measure next, the most telling first: {', '.join(next_ones)}")
+    return lines

@@ -1,0 +1,266 @@
+"""A new device from a few measured networks and the profiles of devices known already.
+
+Devices differ in how fast they are at kinds of work, and agree on how the time of one kind grows
+with its sizes. So a known device's table is taken over with one factor a kind of kernel (dense
+convolution in floats, depthwise in integers, moving data, …), fitted to the measured networks by
+ridge regression towards one common factor. Which known device to start from, and with it the rules
+by which networks become kernels (what a runtime really executes matters more than the regression:
+HELP, Lee et al. 2021, arXiv:2106.08630, leaves both to learning), is decided by the error on each
+network left out in turn, which is also the profile's validation.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from autocompress.errors import RequestError
+from autocompress.graph.ops import Op
+from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.latency_row import LatencyRow
+from autocompress.hardware.machine import Machine
+from autocompress.hardware.predictor import LatencyPredictor, validation_of
+from autocompress.hardware.profile import HardwareProfile, Provenance, Validation
+from autocompress.hardware.table import LatencyTable
+from autocompress.measurement.kernels import KernelSignature
+
+Floats = npt.NDArray[np.float64]
+#: Networks below which nothing can be said.
+FEWEST = 3
+#: How far a kind's factor is expected from the common one, as a share; and how well a measured
+#: latency is known.
+_SPREAD, _NOISE = 0.35, 0.03
+KINDS = ("dense float", "dense integer", "depthwise", "linear", "other", "each kernel", "each run")
+#: Kinds whose unit is a microsecond, not a share of what the known device takes.
+_COUNTED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredNetwork:
+    """A network and what it took on the new device.
+
+    Attributes:
+        name: for messages.
+        ops: its operations.
+        latency_ms: measured, batch 1.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What came of it.
+
+    Attributes:
+        profile: the new device, of kind "transferred".
+        base: the known device that it started from.
+        factors: for each kind of :data:`KINDS`: how much slower than the base it is, or
+            microseconds.
+        errors: for each known device, the median error on networks left out in turn.
+    """
+
+    profile: HardwareProfile
+    base: str
+    factors: dict[str, float]
+    errors: dict[str, float]
+
+
+def kind_of(kernel: KernelSignature) -> str:
+    """The kind of work that a kernel is."""
+    weight = kernel.weight
+    if weight is None:
+        return "other"
+    if len(weight.shape) != 4:
+        return "linear"
+    group = dict(kernel.attributes).get("group", 1)
+    if isinstance(group, int) and group > 1 and weight.shape[1] == 1:
+        return "depthwise"
+    return "dense integer" if weight.dtype in ("int8", "uint8") else "dense float"
+
+
+class _Base:
+    """A known device and the measured networks in its terms."""
+
+    def __init__(self, profile: HardwareProfile) -> None:
+        self.profile = profile
+        self.predictor = LatencyPredictor(profile)
+
+    def row(self, ops: Sequence[Op]) -> Floats:
+        """Microseconds by kind as the known device takes them, the number of kernels, and one."""
+        sums = dict.fromkeys(KINDS, 0.0)
+        kernels = self.predictor.kernels(ops)
+        for kernel in kernels:
+            sums[kind_of(kernel)] += self.predictor.price(kernel).hot_us
+        sums["each kernel"] = float(len(kernels))
+        sums["each run"] = 1.0
+        return np.array([sums[kind] for kind in KINDS])
+
+
+def _fit(rows: Floats, truth: Floats) -> Floats:
+    """Factors with the smallest relative error, drawn to the one factor that fits best overall."""
+    work = rows[:, :-_COUNTED].sum(axis=1)
+    common = float(np.median(truth / np.maximum(work, 1e-9)))
+    typical = float(np.median(truth))
+    kernels = max(1.0, float(np.median(rows[:, -2])))
+    prior = np.array([common] * (len(KINDS) - _COUNTED) + [0.0, 0.0])
+    spread = np.array(
+        [_SPREAD * common] * (len(KINDS) - _COUNTED) + [0.1 * typical / kernels, 0.1 * typical]
+    )
+    design = rows * spread / truth[:, None]
+    target = (truth - rows @ prior) / truth
+    ridge = _NOISE**2 * np.eye(len(KINDS))
+    solved = np.linalg.solve(design.T @ design + ridge, design.T @ target)
+    factors = prior + spread * solved
+    # work is never free, and nothing takes less than no time
+    factors[:-_COUNTED] = np.maximum(factors[:-_COUNTED], 0.05 * common)
+    factors[-_COUNTED:] = np.maximum(factors[-_COUNTED:], 0.0)
+    return np.asarray(factors, dtype=np.float64)
+
+
+def _left_out(rows: Floats, truth: Floats) -> Floats:
+    """Relative errors of each network, estimated from all others."""
+    errors = []
+    for i in range(len(truth)):
+        rest = np.arange(len(truth)) != i
+        errors.append(float(rows[i] @ _fit(rows[rest], truth[rest])) / truth[i] - 1.0)
+    return np.array(errors)
+
+
+def adapt(
+    name: str,
+    networks: Sequence[MeasuredNetwork],
+    bases: Sequence[HardwareProfile],
+    *,
+    machine: Machine | None = None,
+    description: str | None = None,
+) -> Transfer:
+    """A profile of a device from networks measured on it.
+
+    Args:
+        name: the new profile's id.
+        networks: measured on the new device; 5 to 50, spread over sizes and precisions.
+        bases: profiles of known devices.
+        machine: the new device; None where nobody said.
+        description: one line for a person.
+
+    Raises:
+        RequestError: too few networks, a latency that is not positive, or no profile to start from.
+    """
+    if len(networks) < FEWEST:
+        raise RequestError(
+            f"{len(networks)} measured networks were given; at least {FEWEST} are needed, and 10 "
+            "to 20 are better"
+        )
+    for network in networks:
+        if not 0 < network.latency_ms < float("inf"):
+            raise RequestError(
+                f"network {network.name!r} has latency_ms = {network.latency_ms!r}; it must be "
+                "positive"
+            )
+    if not bases:
+        raise RequestError("no known device was given to start from; name profiles with a table")
+    truth = np.array([network.latency_ms * 1e3 for network in networks])
+    tried: dict[str, tuple[_Base, Floats, Floats]] = {}
+    for profile in bases:
+        base = _Base(profile)
+        rows = np.array([base.row(network.ops) for network in networks])
+        tried[profile.id] = (base, rows, _left_out(rows, truth))
+    best = min(tried, key=lambda key: float(np.median(np.abs(tried[key][2]))))
+    base, rows, errors = tried[best]
+    factors = dict(zip(KINDS, _fit(rows, truth).tolist(), strict=True))
+    return Transfer(
+        profile=_profile(name, base, factors, validation_of(errors.tolist()), machine, description),
+        base=best,
+        factors=factors,
+        errors={key: float(np.median(np.abs(found[2]))) for key, found in tried.items()},
+    )
+
+
+def _profile(
+    name: str,
+    base: _Base,
+    factors: dict[str, float],
+    validation: Validation,
+    machine: Machine | None,
+    description: str | None,
+) -> HardwareProfile:
+    known = base.profile
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return replace(
+        known,
+        id=name,
+        description=description or f"transferred from {known.id}",
+        kind="transferred",
+        machine=machine or Machine("unknown", known.machine.architecture, (), 1, 0),
+        runtime=replace(
+            known.runtime,
+            run_us=factors["each run"],
+            view_us=known.runtime.view_us * factors["other"],
+        ),
+        calibration=Calibration(a=1.0, kernel_us=factors["each kernel"], t0_us=0.0),
+        validation=validation,
+        provenance=Provenance(
+            date=today,
+            source=f"{validation.networks} networks measured on it, and the table of {known.id}",
+            protocol=known.provenance.protocol,
+            base=(known.id,),
+        ),
+        table=LatencyTable(_scaled(row, factors[kind_of(row.kernel)]) for row in known.table),
+        roofline=None,
+        energy=None,
+    )
+
+
+def _scaled(row: LatencyRow, factor: float) -> LatencyRow:
+    return replace(
+        row,
+        hot_us=row.hot_us * factor,
+        ctx_us=row.ctx_us * factor,
+        low_us=row.low_us * factor,
+        high_us=row.high_us * factor,
+    )
+
+
+def most_telling(
+    measured: Sequence[Sequence[Op]], pool: Sequence[Sequence[Op]], base: HardwareProfile
+) -> list[int]:
+    """Networks of ``pool`` in the order in which measuring them would teach most.
+
+    Each next one has the largest variance of its relative estimate, given what was measured and
+    those before it (sequential D-optimal design, Fedorov 1972).
+
+    Args:
+        measured: operations of the networks measured already.
+        pool: operations of those that could be measured.
+        base: a known device.
+    """
+    terms = _Base(base)
+    spread = np.array([_SPREAD] * (len(KINDS) - _COUNTED) + [0.0, 0.0])
+
+    def share(ops: Sequence[Op]) -> Floats:
+        row = terms.row(ops)
+        work = max(1e-9, float(row[:-_COUNTED].sum()))
+        scale = spread.copy()
+        scale[-_COUNTED:] = 0.1 * work / max(1.0, row[-2]), 0.1 * work
+        return np.asarray(row * scale / work, dtype=np.float64)
+
+    precision = np.eye(len(KINDS))
+    for ops in measured:
+        found = share(ops)
+        precision += np.outer(found, found) / _NOISE**2
+    rows = [share(ops) for ops in pool]
+    left, order = list(range(len(pool))), []
+    while left:
+        inverse = np.linalg.inv(precision)
+        best = max(left, key=lambda i: float(rows[i] @ inverse @ rows[i]))
+        order.append(best)
+        left.remove(best)
+        precision += np.outer(rows[best], rows[best]) / _NOISE**2
+    return order

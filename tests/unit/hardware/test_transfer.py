@@ -1,0 +1,108 @@
+"""A device that differs from a known one kind by kind is found from a few networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from autocompress.errors import RequestError
+from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.predictor import LatencyPredictor
+from autocompress.hardware.profile import HardwareProfile, RuntimeSpec
+from autocompress.hardware.profiles import load_profile
+from autocompress.hardware.transfer import FEWEST, MeasuredNetwork, adapt, kind_of, most_telling
+from autocompress.measurement.networks import Network, reference_networks
+
+KNOWN = load_profile("amd_epyc_zen5_avx512")
+NETWORKS = reference_networks(44, seed=5)
+FACTORS = {
+    "dense float": 9.0,
+    "dense integer": 6.0,
+    "depthwise": 14.0,
+    "linear": 7.0,
+    "other": 8.0,
+}
+
+
+def truth_ms(network: Network, rng: np.random.Generator) -> float:
+    """A slower device: every kind by its own factor, and 3 % of noise."""
+    predictor = LatencyPredictor(KNOWN)
+    kernels = predictor.kernels(network.ops)
+    us = 12.0 + 0.8 * len(kernels)
+    us += sum(FACTORS[kind_of(k)] * predictor.price(k).hot_us for k in kernels)
+    return float(us * (1 + 0.03 * rng.standard_normal()) / 1e3)
+
+
+def measured(count: int) -> list[MeasuredNetwork]:
+    rng = np.random.default_rng(1)
+    return [MeasuredNetwork(n.name, n.ops, truth_ms(n, rng)) for n in NETWORKS[:count]]
+
+
+def errors(profile: HardwareProfile) -> tuple[float, float]:
+    """Median relative error and rank correlation on networks that were not measured."""
+    rng = np.random.default_rng(2)
+    truth = np.array([truth_ms(n, rng) for n in NETWORKS[20:]])
+    found = LatencyPredictor(profile)
+    estimates = np.array([found.estimate(n.ops).value for n in NETWORKS[20:]])
+    return float(np.median(abs(estimates / truth - 1))), float(spearmanr(estimates, truth)[0])
+
+
+@pytest.mark.parametrize(("count", "worst"), [(5, 0.15), (10, 0.08), (20, 0.05)])
+def test_few_networks_are_enough(count: int, worst: float) -> None:
+    found = adapt("board", measured(count), [KNOWN])
+    median, spearman = errors(found.profile)
+    assert median < worst
+    assert spearman > 0.97
+    assert found.profile.kind == "transferred"
+    assert found.profile.provenance.base == (KNOWN.id,)
+    assert not found.profile.proves_constraints
+    assert found.profile.validation.networks == count
+
+
+def test_the_rules_that_fit_are_chosen() -> None:
+    """Of two known devices with the same kernels, the one whose kinds behave alike."""
+    other = replace(
+        KNOWN,
+        id="other",
+        runtime=RuntimeSpec(lowering="plain", run_us=1.0),
+        calibration=Calibration(),
+    )
+    found = adapt("board", measured(12), [other, KNOWN])
+    assert found.base == KNOWN.id
+    assert set(found.errors) == {"other", KNOWN.id}
+    assert found.errors[KNOWN.id] < found.errors["other"]
+
+
+def test_it_is_kept_on_disk(tmp_path: object) -> None:
+    from pathlib import Path
+
+    folder = Path(str(tmp_path)) / "board"
+    found = adapt("board", measured(10), [KNOWN])
+    found.profile.save(folder)
+    again = load_profile(folder)
+    ops = NETWORKS[30].ops
+    assert LatencyPredictor(again).estimate(ops).value == pytest.approx(
+        LatencyPredictor(found.profile).estimate(ops).value, rel=1e-3
+    )
+
+
+def test_the_most_telling_come_first() -> None:
+    """After networks in floats only, one in integers teaches most."""
+    floats = [n for n in NETWORKS if "fp32" in n.name]
+    pool = [*floats[6:9], next(n for n in NETWORKS if "inverted-cifar-int8" in n.name)]
+    order = most_telling([n.ops for n in floats[:6]], [n.ops for n in pool], KNOWN)
+    assert sorted(order) == list(range(len(pool)))
+    assert order[0] == len(pool) - 1
+
+
+def test_refused() -> None:
+    with pytest.raises(RequestError, match=f"at least {FEWEST} are needed"):
+        adapt("board", measured(2), [KNOWN])
+    with pytest.raises(RequestError, match="no known device"):
+        adapt("board", measured(5), [])
+    wrong = [*measured(4), MeasuredNetwork("odd", NETWORKS[9].ops, -1.0)]
+    with pytest.raises(RequestError, match=r"'odd' has latency_ms = -1\.0"):
+        adapt("board", wrong, [KNOWN])
