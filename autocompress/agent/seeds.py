@@ -14,23 +14,23 @@ Price = Callable[[Sequence[Genome]], Sequence[Mapping[str, float]]]
 #: Shares of the way from the widest to the narrowest, and from the deepest to the shallowest.
 _SHAPES = (
     (0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.0, 1.0), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0),
-    (0.25, 0.0), (0.75, 0.5),
+    (0.25, 0.0), (0.75, 0.5), (0.25, 1.0), (0.75, 1.0),
 )  # fmt: skip
 
 
 def uniform_seeds(space: SearchSpace) -> list[tuple[str, Genome]]:
-    """The same settings everywhere: shapes from large to small, in int8, then 4 bits, then floats.
+    """The same settings everywhere: each shape in int8 and in 4 bits, the outermost shapes first.
 
-    Spaces with branches also begin with the other branch throughout.
+    Then the same with other branches throughout, where the space has some, and a few in floats.
     """
     precisions = _options(space, "precision:")
     wanted: list[str | None] = [p for p in ("w8a8", "w4a8") if p in precisions]
     wanted = wanted or [None]
     found = [
         _uniform(space, width, depth, precision, branch)
-        for precision in wanted
         for branch in range(_most_options(space, "branch:"))
         for width, depth in _SHAPES
+        for precision in wanted
     ]
     floats = [_uniform(space, width, depth, None, 0) for width, depth in _SHAPES[:3]]
     unique: dict[bytes, tuple[str, Genome]] = {}

@@ -2,25 +2,29 @@
 
 They are chosen in rounds. The first is spread over the front of the search. A short training
 leaves small models further from what they can reach than large ones, so later rounds look at what
-full training gave in the earlier ones: a trial is worth training when it is expected to end on the
-front of the models that are trained already.
+full training gave in the earlier ones: a trial is worth training for what it is expected to add to
+the models that are trained already.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from autocompress.agent.recovery import Recovery
 from autocompress.core.objective import Constraint, Objective
-from autocompress.core.pareto import crowding, ranks
+from autocompress.core.pareto import crowding, largest_gains, ranks
 from autocompress.core.trial import TrialRecord
 
 #: Share of the original's accuracy below which a trial is of little use.
 USEFUL = 0.7
 #: Share of it from which a trial counts as close.
 CLOSE = 0.97
+#: Share of it at and below which accuracy adds nothing to a front.
+FLOOR = 0.9
 ACCURACY = "accuracy"
 
 
@@ -66,10 +70,10 @@ def next_finalists(
     *,
     original: float | None = None,
 ) -> list[TrialRecord]:
-    """At most ``count`` more trials, those that full training is expected to put on the front.
+    """At most ``count`` more trials: those expected to add most volume to the trained front.
 
-    Every trial is expected to win back the same share of what it misses, the median of the share
-    that the trained ones won back.
+    Volume counts ratios in what is positive, such as latency and size, and differences in accuracy,
+    the range from :data:`FLOOR` of the original's like that from the best to the worst of others.
 
     Args:
         trials: complete and feasible, of one fidelity.
@@ -84,19 +88,19 @@ def next_finalists(
     if not left or count <= 0:
         return []
     fixed = _known([t for t in trained if t.state == "complete"], objectives)
-    expected = _expected(trials, fixed, original)
-    known = [t.metrics for t in fixed] + [{**t.metrics, ACCURACY: expected(t)} for t in left]
-    losses = np.array([[o.loss(metrics[o.metric]) for o in objectives] for metrics in known])
-    floor = -math.inf if original is None or original <= 0 else USEFUL * original
-    useless = np.array([ACCURACY in t.metrics and expected(t) < floor for t in left])
-    rank = ranks(losses)
-    distance = np.zeros(len(losses))
-    for level in np.unique(rank):
-        members = np.flatnonzero(rank == level)
-        distance[members] = crowding(losses[members])
-    ahead = slice(len(fixed), None)
-    order = np.lexsort((-distance[ahead], rank[ahead], useless))
-    return [left[int(i)] for i in order[:count]]
+    expected = _recovery(trials, fixed, original)
+    ahead = [{**t.metrics, ACCURACY: expected(t.metrics.get(ACCURACY, 0.0))} for t in left]
+    floor = None if original is None or original <= 0 else original
+    losses = _scaled([t.metrics for t in fixed], ahead, objectives, floor)
+    corner = np.ones(len(objectives))
+    gaining = largest_gains(losses[len(fixed) :], corner, count, given=losses[: len(fixed)])
+    useless = [
+        floor is not None and ACCURACY in t.metrics and m[ACCURACY] < USEFUL * floor
+        for t, m in zip(left, ahead, strict=True)
+    ]
+    rank = ranks(losses)[len(fixed) :]
+    rest = sorted(set(range(len(left))) - set(gaining), key=lambda i: (useless[i], rank[i], i))
+    return [left[i] for i in [*gaining, *rest][:count]]
 
 
 def nearest(
@@ -114,32 +118,36 @@ def _known(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> li
     return [t for t in trials if all(o.metric in t.metrics for o in objectives)]
 
 
-class _Recovery:
-    """Accuracy after full training, as far as the trained trials tell."""
-
-    def __init__(self, best: float, share: float) -> None:
-        self.best = best
-        self.share = share
-
-    def __call__(self, trial: TrialRecord) -> float:
-        now = trial.metrics.get(ACCURACY, -math.inf)
-        return now + self.share * max(0.0, self.best - now)
-
-
-def _expected(
+def _recovery(
     trials: Sequence[TrialRecord], trained: Sequence[TrialRecord], original: float | None
-) -> _Recovery:
+) -> Recovery:
     before = {t.genome: t.metrics[ACCURACY] for t in trials if ACCURACY in t.metrics}
-    after = {t.genome: t.metrics[ACCURACY] for t in trained if ACCURACY in t.metrics}
-    seen = [*before.values(), *after.values(), *([] if original is None else [original])]
-    best = max(seen, default=0.0)
-    won = [
-        (after[genome] - before[genome]) / (best - before[genome])
-        for genome in after
-        if genome in before and before[genome] < best
-    ]
-    share = float(np.clip(np.median(won), 0.0, 1.0)) if won else 0.0
-    return _Recovery(best, share)
+    both = [t for t in trained if t.genome in before and ACCURACY in t.metrics]
+    anchor = max(before.values(), default=None) if original is None else original
+    return Recovery.fitted(
+        [before[t.genome] for t in both], [t.metrics[ACCURACY] for t in both], anchor
+    )
+
+
+def _scaled(
+    fixed: Sequence[Mapping[str, float]],
+    ahead: Sequence[Mapping[str, float]],
+    objectives: Sequence[Objective],
+    original: float | None,
+) -> npt.NDArray[np.float64]:
+    """Losses of all, the best 0 and the worst a little below 1, or at 1 for what is no use."""
+    columns = []
+    for objective in objectives:
+        loss = np.array([objective.loss(m[objective.metric]) for m in (*fixed, *ahead)])
+        worst = None
+        if objective.metric == ACCURACY and original is not None:
+            worst = objective.loss(FLOOR * original)
+        elif (loss > 0).all():
+            loss = np.log(loss)
+        span = (loss.max() if worst is None else max(worst, loss.min())) - loss.min()
+        share = (loss - loss.min()) / (span or 1.0)
+        columns.append(share if worst is not None else share / 1.1)
+    return np.stack(columns, axis=1)
 
 
 def _spread(

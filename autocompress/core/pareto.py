@@ -147,6 +147,40 @@ def hypervolume(losses: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     return _volume(np.unique(array[non_dominated(array)], axis=0), corner)
 
 
+def largest_gains(
+    losses: npt.ArrayLike, reference: npt.ArrayLike, count: int, *, given: npt.ArrayLike = ()
+) -> list[int]:
+    """Rows that one by one add most to the volume dominated by ``given`` and those before them.
+
+    Greedy hypervolume subset selection, at least 63 % as good as the best subset (Guerreiro et al.
+    2016, doi:10.1162/EVCO_a_00188). Ends early when no row adds anything.
+
+    Args:
+        losses: shape ``(n, m)``, smaller is better.
+        reference: shape ``(m,)``, as in :func:`hypervolume`.
+        count: how many rows at most.
+        given: shape ``(k, m)``: what is there already.
+
+    Raises:
+        RequestError: shapes do not match, or m is not in 1..4.
+    """
+    array = _matrix(losses)
+    held = _matrix(given).reshape(-1, array.shape[1])
+    left = [int(i) for i in np.flatnonzero(non_dominated(array))]
+    chosen: list[int] = []
+    volume = hypervolume(held, reference)
+    while left and len(chosen) < count:
+        gains = [hypervolume(np.vstack([held, array[i]]), reference) - volume for i in left]
+        best = int(np.argmax(gains))
+        if gains[best] <= 0:
+            break
+        volume += gains[best]
+        chosen.append(left.pop(best))
+        held = np.vstack([held, array[chosen[-1]]])
+        held = held[non_dominated(held)]
+    return chosen
+
+
 def _volume(front: Losses, corner: Losses) -> float:
     """Hypervolume of distinct rows in lexicographic order, all better than ``corner``."""
     objectives = corner.size

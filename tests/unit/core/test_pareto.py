@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from optuna._hypervolume import compute_hypervolume
 
-from autocompress.core.pareto import ParetoArchive, crowding, hypervolume, non_dominated, ranks
+from autocompress.core.pareto import (
+    ParetoArchive,
+    crowding,
+    hypervolume,
+    largest_gains,
+    non_dominated,
+    ranks,
+)
 from autocompress.errors import RequestError
 
 Losses = npt.NDArray[np.float64]
@@ -147,6 +154,22 @@ def test_hypervolume_cases(points: npt.ArrayLike, corner: npt.ArrayLike, expecte
 def test_hypervolume_refuses(points: npt.ArrayLike, corner: npt.ArrayLike) -> None:
     with pytest.raises(RequestError):
         hypervolume(points, corner)
+
+
+@given(losses(), st.integers(0, 4))
+def test_largest_gains_are_what_trying_all_of_them_gives(points: Losses, held: int) -> None:
+    held = min(held, len(points))
+    corner = points.max(axis=0, initial=0.0) + 1.0
+    given_points, rest = points[:held], points[held:]
+    chosen = largest_gains(rest, corner, 3, given=given_points)
+    assert len(set(chosen)) == len(chosen) <= 3
+    for step, row in enumerate(chosen):
+        before = np.vstack([given_points, rest[chosen[:step]]])
+        best = max(hypervolume(np.vstack([before, p]), corner) for p in rest)
+        assert hypervolume(np.vstack([before, rest[row]]), corner) == pytest.approx(best)
+    if len(chosen) < 3:
+        reached = hypervolume(np.vstack([given_points, rest[chosen]]), corner)
+        assert reached == pytest.approx(hypervolume(points, corner))
 
 
 @given(losses(finite=False))
