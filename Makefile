@@ -31,7 +31,7 @@ install: $(VENV)/.core
 dev: $(VENV)/.dev
 
 demo: $(VENV)/.core
-	$(BIN)/autocompress search --space tiny_cnn --data digits --device local --budget 3m --run-dir runs/demo
+	$(BIN)/autocompress search --space tiny_cnn --data digits --device local --budget 210s --run-dir runs/demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
