@@ -111,6 +111,7 @@ def test_front_holds_every_verified_model_that_is_not_surpassed(result: ac.Searc
         [
             (
                 -sign * row["val_accuracy"],
+                -sign * row["accuracy"],
                 row.get("latency_ms") or row["latency_estimate_ms"],
                 row["size_bytes"],
             )

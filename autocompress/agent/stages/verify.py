@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from autocompress.agent.artifacts import (
@@ -202,24 +201,33 @@ def _none_holds(context: Context, artifacts: Sequence[Artifact]) -> Verification
 def _front(context: Context, artifacts: list[Artifact]) -> list[Artifact]:
     """Those that neither another model nor a baseline surpasses in the objectives.
 
-    Baselines that break a constraint are out of the contest, as models are. Latency counts by its
-    estimate when not measured.
+    To surpass in accuracy is to be at least as good on the validation examples, by which the search
+    chose, and on the test examples: where the two disagree nothing is known to be worse. Baselines
+    that break a constraint are out of the contest, as models are. Latency counts by its estimate
+    when not measured.
     """
     if not artifacts:
         return []
     allowed = [r for r in context.baselines.values() if not broken(context.request, r)]
     rows = [*allowed, *(a.row for a in artifacts)]
-    objectives = context.request.objectives
-    losses = np.array(
-        [[o.loss(score(context.request, row, o.metric)) for o in objectives] for row in rows]
-    )
-    keep = non_dominated(losses)[len(allowed) :]
+    keep = non_dominated([_losses(context, row) for row in rows])[len(allowed) :]
     for artifact, kept in zip(artifacts, keep, strict=True):
         if not kept:
             artifact.broken.append(
                 "a baseline or another verified model is at least as good in every objective"
             )
     return [a for a, kept in zip(artifacts, keep, strict=True) if kept]
+
+
+def _losses(context: Context, row: Row) -> list[float]:
+    """One loss an objective, and of accuracy one for each split."""
+    request = context.request
+    found = [o.loss(score(request, row, o.metric)) for o in request.objectives]
+    return found + [
+        o.loss(request.task.score(row[o.metric]))
+        for o in request.objectives
+        if o.metric == "accuracy"
+    ]
 
 
 def _order(row: dict[str, object]) -> tuple[float, float]:
