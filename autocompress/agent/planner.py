@@ -25,7 +25,7 @@ _WANTED_TRIALS = 48
 _LEAST_TRIALS = 20
 #: Fewer training steps than this do not change which candidate is better.
 _LEAST_STEPS = 8
-_MOST_MODELS = 12
+_MOST_MODELS = 16
 #: Validation examples that trials are judged by: two candidates on the same 2,000 examples, one in
 #: twenty of which they answer differently, are told apart from a difference of 1 point on.
 VAL_LIMIT = 2000
