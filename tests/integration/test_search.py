@@ -161,7 +161,7 @@ def test_trials(result: ac.SearchResult) -> None:
 
 def test_best(fixed_run: ac.SearchResult) -> None:
     table = fixed_run.pareto
-    assert fixed_run.best().metrics["accuracy"] == table["accuracy"].max()
+    assert fixed_run.best().metrics["val_accuracy"] == table["val_accuracy"].max()
     least = int(table["size_bytes"].min())
     assert fixed_run.best(max_size_bytes=least).metrics["size_bytes"] == least
     fastest = float(table["latency_estimate_ms"].min())
