@@ -23,6 +23,7 @@ from autocompress.agent.stages import (
     sensitise,
     verify,
 )
+from autocompress.agent.wholeness import results_are_whole
 from autocompress.core.events import Event, Observer
 from autocompress.errors import (
     AutocompressError,
@@ -84,11 +85,11 @@ def run_search(
 
 
 def _is_complete(request: Request, files: RunFolder, resume: str) -> bool:
-    """Whether the folder holds this very run, ended, and going on is allowed."""
+    """Whether the folder holds this very run, ended and untouched, and going on is allowed."""
     if not files.exists or resume == "never" or files.status != "complete":
         return False
     _check_same(request, files)
-    return True
+    return results_are_whole(files)
 
 
 def _check_same(request: Request, files: RunFolder) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 
@@ -15,6 +15,7 @@ from autocompress.core.files import write_atomically
 from autocompress.core.json_values import finite
 from autocompress.errors import RequestError, StorageError
 
+T = TypeVar("T")
 #: What decides how a run goes on.
 _PARTS = ("plan.json", "baseline.json", "study.db", "checkpoints", "models", "sensitivity.json")
 
@@ -165,16 +166,21 @@ class RunFolder:
         """Write a JSON file; values that are not finite become null."""
         return self.write_text(name, json.dumps(finite(value), indent=1, allow_nan=False))
 
-    def read_json(self, name: str) -> Any | None:
-        """A JSON file's value; None when there is no such file.
+    def read_json(self, name: str, parse: Callable[[Any], T]) -> T | None:
+        """What a JSON file holds; None when there is no such file.
+
+        Args:
+            name: of the file.
+            parse: makes of its value what is wanted; complains as Python does when it cannot.
 
         Raises:
-            StorageError: it is damaged.
+            StorageError: it is damaged, or holds something else.
         """
         path = self.path / name
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{path} is damaged ({error}); delete it and resume") from error
+            return parse(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            why = f"no {error}" if isinstance(error, KeyError) else error
+            raise StorageError(f"{path} is damaged ({why}); delete it and resume") from error

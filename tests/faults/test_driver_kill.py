@@ -22,7 +22,7 @@ import autocompress as ac
 from autocompress.cli import main
 from autocompress.core.events import Event
 from autocompress.core.files import sha256_of
-from autocompress.errors import RequestError, RunInUseError
+from autocompress.errors import RequestError, RunInUseError, StorageError
 from tests.integration.runs import (
     ROOT,
     Setup,
@@ -203,11 +203,62 @@ def altered_model(run: Path) -> None:
     path.write_bytes(content)
 
 
+def cut_table(run: Path) -> None:
+    path = run / "pareto.csv"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def cut_baseline(run: Path) -> None:
+    path = run / "models" / "baseline-int8" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def lost_model(run: Path) -> None:
+    shutil.rmtree(next(p for p in sorted(run.glob("models/*")) if len(p.name) == 12))
+
+
+@pytest.mark.parametrize("status_before", ["running", "complete"])
+@pytest.mark.parametrize("damage", [lost_table, cut_table, cut_baseline, lost_model, altered_model])
+def test_damaged_results_are_made_again(
+    damage: Callable[[Path], None], status_before: str, calm_cnn: Undisturbed, tmp_path: Path
+) -> None:
+    """Also in a run that was complete."""
+    folder = tmp_path / "run"
+    shutil.copytree(calm_cnn.folder, folder)
+    settings = (folder / "run.toml").read_text()
+    (folder / "run.toml").write_text(settings.replace('"complete"', f'"{status_before}"'))
+    damage(folder)
+    calm_cnn.setup.search(folder)
+    assert status(folder) == "complete"
+    assert front(folder) == front(calm_cnn.folder)
+    assert whole(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plan.json", "{}"), ("plan.json", "[3]"), ("baseline.json", "[]"),
+        ("baseline.json", '[{"id": "baseline-fp32"}]'), ("sensitivity.json", "[1]"),
+        ("sensitivity.json", '{"width:a": {"x": 1}}'), ("pricing.json", "3"), ("plan.json", "{"),
+    ],
+)  # fmt: skip
+def test_files_that_hold_something_else_are_named(
+    name: str, text: str, calm_cnn: Undisturbed, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(calm_cnn.folder, folder)
+    settings = (folder / "run.toml").read_text()
+    (folder / "run.toml").write_text(settings.replace('"complete"', '"running"'))
+    (folder / name).write_text(text)
+    with pytest.raises(StorageError, match=rf"{name} is damaged .*; delete it and resume"):
+        calm_cnn.setup.search(folder)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         torn_decision, half_written_files, half_written_device, lost_checkpoint, cut_checkpoint,
-        lost_original, lost_table, altered_model,
+        lost_original,
     ],
 )  # fmt: skip
 def test_resuming_a_damaged_folder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from autocompress.agent.context import Context
 from autocompress.agent.figures import Row
 from autocompress.agent.planner import VerificationCost, with_verification
 from autocompress.agent.weights import load_weights
+from autocompress.agent.wholeness import model_is_whole
 from autocompress.core.candidate import Candidate, Recipe
 from autocompress.elastic.realise import realise
 from autocompress.evaluation.accuracy import evaluate_model
@@ -33,9 +35,9 @@ def run(context: Context) -> None:
         return
     context.teacher = realise(context.elastic, context.space.decode(context.space.original))
     context.evaluator.teacher = context.teacher
-    stored = context.folder.read_json("baseline.json")
-    if stored is not None:
-        context.baselines = {row["id"]: row for row in stored}
+    stored = context.folder.read_json("baseline.json", _rows)
+    if stored is not None and all(model_is_whole(context.folder.models / name) for name in stored):
+        context.baselines = stored
         return
     began = time.monotonic()
     artifacts = [_original(context), _int8(context)]
@@ -52,7 +54,28 @@ def run(context: Context) -> None:
     context.folder.write_json("baseline.json", [a.row for a in artifacts])
     context.tell(STAGE, "note", "baseline", {"rows": [a.row for a in artifacts]})
     _say(context)
-    _plan_again(context, cost)
+    if stored is None:
+        _plan_again(context, cost)
+    else:
+        context.decide(
+            STAGE,
+            "lost baseline",
+            "A baseline's file was missing or damaged: both were made again.",
+        )
+
+
+def _rows(stored: Any) -> dict[str, Row]:
+    """Rows of ``baseline.json`` by id.
+
+    Raises:
+        ValueError: a baseline is missing, or a figure that others are compared with.
+    """
+    rows = {row["id"]: row for row in stored}
+    for name in (FP32, INT8):
+        for key in ("accuracy", "val_accuracy", "size_bytes"):
+            if not isinstance(rows[name][key], int | float):
+                raise ValueError(f"{key} of {name} is {rows[name][key]!r}")
+    return rows
 
 
 def _cost(artifacts: list[Artifact], exporting: float, timing: float) -> VerificationCost:

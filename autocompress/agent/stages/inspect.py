@@ -47,7 +47,7 @@ def run(context: Context) -> None:
         teacher=context.teacher, checkpoints=context.folder.checkpoints,
         threads=1,
     )  # fmt: skip
-    stored = context.folder.read_json("plan.json")
+    stored = context.folder.read_json("plan.json", Plan.from_json)
     if stored is None:
         _report(context)
         context.plan = make_plan(request.budget, measure_costs(context), workers=request.workers)
@@ -55,7 +55,7 @@ def run(context: Context) -> None:
         for sentence in context.plan.sentences:
             context.decide("plan", "spread the budget", sentence, **context.plan.to_json())
     else:
-        context.plan = Plan.from_json(stored)
+        context.plan = stored
         context.evaluator.threads = context.plan.threads
         torch.set_num_threads(context.plan.threads)
     context.evaluator.effort = context.plan.effort

@@ -44,7 +44,7 @@ def run(context: Context) -> None:
     # from here on nothing is measured for pricing: equal genomes must have equal prices
     context.predictor = LatencyPredictor(profile)
     context.pricer = Prices(CandidatePricer(context.space, context.predictor))
-    if not context.folder.read_json("pricing.json"):
+    if context.folder.read_json("pricing.json", dict) is None:
         _check(context)
         for concern in concerns(context.predictor.profile):
             context.decide(STAGE, "be careful", f"{context.profile.id}: {concern}.")
@@ -193,8 +193,8 @@ def _check(context: Context) -> None:
         if measured := row.get("latency_ms"):
             evidence[name] = {"measured_ms": measured, "estimate_ms": row["latency_estimate_ms"]}
     context.folder.write_json("baseline.json", list(context.baselines.values()))
-    context.folder.write_json("pricing.json", evidence)
     _widen(context, [abs(v["estimate_ms"] / v["measured_ms"] - 1) for v in evidence.values()])
+    context.folder.write_json("pricing.json", evidence)
     errors = [v["estimate_ms"] / v["measured_ms"] - 1 for v in evidence.values()]
     said = ", ".join(f"{error:+.0%}" for error in errors) or "not measured here"
     context.decide(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,9 @@ def run(context: Context) -> None:
     """Leaves ``context.sensitivity``; stops when its share of the budget is spent."""
     if context.from_scratch:
         return  # elastic weights are not there yet, and trials train anyway
-    stored = context.folder.read_json(FILE)
+    stored = context.folder.read_json(FILE, _parsed)
     if stored is not None:
-        context.sensitivity = {
-            gene: {int(option): loss for option, loss in losses.items()}
-            for gene, losses in stored.items()
-        }
+        context.sensitivity = stored
         return
     began = time.monotonic()
     settings = _settings(context)
@@ -71,6 +69,13 @@ def run(context: Context) -> None:
 #: What tells most about a front is looked at first; int8 is known from the baseline.
 _FIRST = {"w4a8": 0, "depth": 1, "width": 2, "branch": 3, "kernel": 3, "rank": 4, "w2a8": 4}
 _LATER = 5
+
+
+def _parsed(stored: Any) -> dict[str, dict[int, float]]:
+    return {
+        gene: {int(option): float(loss) for option, loss in losses.items()}
+        for gene, losses in stored.items()
+    }
 
 
 def _settings(context: Context) -> list[tuple[str, int, Genome]]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from autocompress.agent.artifacts import (
-    MODEL,
     Artifact,
     measure_latencies,
     move,
@@ -20,15 +19,10 @@ from autocompress.agent.context import Context
 from autocompress.agent.figures import Row
 from autocompress.agent.stages.baseline import FP32, finish_row
 from autocompress.agent.stages.price import refine_table
-from autocompress.core.files import sha256_of, writing
+from autocompress.agent.wholeness import TABLE, model_is_whole, results_are_whole
+from autocompress.core.files import writing
 from autocompress.core.pareto import non_dominated
-from autocompress.errors import (
-    AutocompressError,
-    StorageError,
-    VerificationError,
-)
-from autocompress.export.manifest import NAME as MANIFEST
-from autocompress.export.manifest import read_manifest
+from autocompress.errors import AutocompressError, VerificationError
 from autocompress.export.verification import Check
 from autocompress.search.pricing import describe
 
@@ -37,7 +31,6 @@ STAGE = "verify"
 SIZE_TOLERANCE, SIZE_SLACK = 1.15, 4096
 #: An estimate this much below the original's is a claim to be faster.
 FASTER = 0.9
-TABLE = "pareto.csv"
 COLUMNS = (
     "id", "kind", "name", "accuracy", "accuracy_low", "accuracy_high", "val_accuracy",
     "accuracy_drop", "latency_ms", "latency_low_ms", "latency_high_ms", "latency_estimate_ms",
@@ -124,16 +117,13 @@ def claims(row: Row, reference: Row) -> list[Check]:
 def _done(context: Context) -> bool:
     """Whether just these finalists were verified by an earlier process, and are untouched."""
     folder = context.folder
-    found = [*folder.models.glob("*"), *folder.rejected.glob("*")]
-    if {model.name for model in found} != {*context.finalists, *context.baselines}:
+    rejected = list(folder.rejected.glob("*"))
+    names = {model.name for model in (*folder.models.glob("*"), *rejected)}
+    if names != {*context.finalists, *context.baselines}:
         return False
     if len(list(folder.models.glob("*"))) == len(context.baselines):
         return False  # none is on the front, which is to be said again
-    try:
-        whole = [sha256_of(m / MODEL) == read_manifest(m / MANIFEST)["sha256"] for m in found]
-    except StorageError:
-        return False
-    return all(whole) and (folder.path / TABLE).is_file()
+    return results_are_whole(folder) and all(map(model_is_whole, rejected))
 
 
 def _publish(context: Context, artifacts: list[Artifact], kept: list[Artifact]) -> None:
