@@ -63,6 +63,8 @@ def run_search(
     """
     if resume not in ("auto", "never", "must"):
         raise RequestError(f"resume is {resume!r}; use 'auto', 'never' or 'must'")
+    if resume == "must" and not (folder / "run.toml").is_file():
+        raise RequestError(f"{folder} holds no run to resume; check the path")
     files = RunFolder(folder)
     with RunLock(folder):
         if _is_complete(request, files, resume):
@@ -119,8 +121,6 @@ def _open(
         _check_same(request, files)
         spent = float(files.settings()["run"].get("elapsed_seconds", 0.0))
         files.update(status="running")
-    elif resume == "must":
-        raise RequestError(f"{files.path} holds no run to resume; check the path")
     elif left := files.leftovers:
         raise StorageError(
             f"{files.path} holds parts of a run ({', '.join(left)}) but no run.toml that says of "

@@ -39,6 +39,12 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphM
     Raises:
         CaptureError: the model cannot be run or traced; names the user's line.
     """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise CaptureError(
+                f"{name} of the model is {tensor.dtype}; a search starts from torch.float32: call "
+                "model.float() first"
+            )
     own = copy.deepcopy(model).cpu().eval()
     # a batch of one would be specialised into the graph
     inputs = tuple(_batch(x, 2) for x in example_inputs)

@@ -25,6 +25,24 @@ def nan_weights() -> nn.Module:
     return model
 
 
+def double() -> nn.Module:
+    """Computes in 64 bits."""
+    return SmallCNN().double()
+
+
+class Flat(nn.Module):
+    """Has nothing to learn."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Ten pixels."""
+        return x.flatten(1)[:, :10]
+
+
+def flat() -> nn.Module:
+    """Has no layers."""
+    return Flat()
+
+
 class Branching(SmallCNN):
     """Looks at its input's values."""
 

@@ -145,6 +145,13 @@ CASES = {
     "nan-weights": Case(
         r"the model's outputs .* hold NaN or infinity; check its weights", model="nan_weights"
     ),
+    "double-precision": Case(
+        r"stem\.0\.weight of the model is torch\.float64; .*call model\.float\(\) first$",
+        model="double",
+    ),
+    "no-layers": Case(
+        r"nothing to compress in 'Flat': it has no convolution and no linear layer$", model="flat"
+    ),
     "control-flow": Case(
         r"cannot be captured: File .*bad_models\.py\", line \d+, in forward: "
         r"`if x\.mean\(\) < 0\.1:`.*replace it by torch\.where",
@@ -394,3 +401,10 @@ def test_a_model_file_that_exits(tmp_path: Path) -> None:
     path.write_text("import sys\nsys.exit(3)\n")
     with pytest.raises(RequestError, match=r"model.py, line 2: importing it raised SystemExit"):
         load_model(f"{path}:make")
+
+
+def test_resuming_nothing_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with pytest.raises(RequestError, match="new holds no run to resume; check the path"):
+        ac.search("tiny_cnn", "digits", budget=SECONDS, run_dir=folder, resume="must")
+    assert not folder.exists()

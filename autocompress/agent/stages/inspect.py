@@ -31,6 +31,11 @@ def run(context: Context) -> None:
     )
     context.request = request = within_limits(request, context.profile)
     context.space = _space(context)
+    if not context.space.graph.layers:
+        raise RequestError(
+            f"there is nothing to compress in {context.space.name!r}: it has no convolution and no "
+            "linear layer"
+        )
     if not any(len(choice.options) > 1 for choice in context.space.choices):
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in context.space.graph.skipped[:3])
         raise RequestError(
