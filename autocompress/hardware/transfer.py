@@ -17,16 +17,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import lsq_linear
 
 from autocompress.errors import RequestError
 from autocompress.graph.ops import Op
-from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.kinds import KERNEL_KINDS, kind_of
 from autocompress.hardware.latency_row import LatencyRow
 from autocompress.hardware.machine import Machine
 from autocompress.hardware.predictor import LatencyPredictor, validation_of
 from autocompress.hardware.profile import HardwareProfile, Provenance, Validation
+from autocompress.hardware.roofline import Roofline
 from autocompress.hardware.table import LatencyTable
-from autocompress.measurement.kernels import KernelSignature
 
 Floats = npt.NDArray[np.float64]
 #: Networks below which nothing can be said.
@@ -34,8 +35,8 @@ FEWEST = 3
 #: How far a kind's factor is expected from the common one, as a share; and how well a measured
 #: latency is known.
 _SPREAD, _NOISE = 0.35, 0.03
-KINDS = ("dense float", "dense integer", "depthwise", "linear", "other", "each kernel", "each run")
-#: Kinds whose unit is a microsecond, not a share of what the known device takes.
+KINDS = (*KERNEL_KINDS, "memory", "each kernel", "each run")
+#: The last of them are in microseconds, not in shares of what the known device takes.
 _COUNTED = 2
 
 
@@ -72,19 +73,6 @@ class Transfer:
     errors: dict[str, float]
 
 
-def kind_of(kernel: KernelSignature) -> str:
-    """The kind of work that a kernel is."""
-    weight = kernel.weight
-    if weight is None:
-        return "other"
-    if len(weight.shape) != 4:
-        return "linear"
-    group = dict(kernel.attributes).get("group", 1)
-    if isinstance(group, int) and group > 1 and weight.shape[1] == 1:
-        return "depthwise"
-    return "dense integer" if weight.dtype in ("int8", "uint8") else "dense float"
-
-
 class _Base:
     """A known device and the measured networks in its terms."""
 
@@ -96,8 +84,17 @@ class _Base:
         """Microseconds by kind as the known device takes them, the number of kernels, and one."""
         sums = dict.fromkeys(KINDS, 0.0)
         kernels = self.predictor.kernels(ops)
+        total = self.predictor.sums(kernels)
+        known = self.profile.calibration
+        footprint = np.array([total.weight_bytes + total.largest_activation_bytes])
+        share = float(known.outside(footprint)[0])
         for kernel in kernels:
-            sums[kind_of(kernel)] += self.predictor.price(kernel).hot_us
+            price = self.predictor.price(kernel)
+            us = (1.0 - share) * price.hot_us + share * max(price.hot_us, price.ctx_us)
+            sums[kind_of(kernel)] += known.a * us
+        moved = known.weight_us_per_mb * total.weight_bytes
+        moved += known.activation_us_per_mb * total.activation_bytes
+        sums["memory"] = share * moved / 1e6
         sums["each kernel"] = float(len(kernels))
         sums["each run"] = 1.0
         return np.array([sums[kind] for kind in KINDS])
@@ -113,15 +110,12 @@ def _fit(rows: Floats, truth: Floats) -> Floats:
     spread = np.array(
         [_SPREAD * common] * (len(KINDS) - _COUNTED) + [0.1 * typical / kernels, 0.1 * typical]
     )
-    design = rows * spread / truth[:, None]
-    target = (truth - rows @ prior) / truth
-    ridge = _NOISE**2 * np.eye(len(KINDS))
-    solved = np.linalg.solve(design.T @ design + ridge, design.T @ target)
-    factors = prior + spread * solved
+    design = np.vstack([rows * spread / truth[:, None], _NOISE * np.eye(len(KINDS))])
+    target = np.concatenate([(truth - rows @ prior) / truth, np.zeros(len(KINDS))])
     # work is never free, and nothing takes less than no time
-    factors[:-_COUNTED] = np.maximum(factors[:-_COUNTED], 0.05 * common)
-    factors[-_COUNTED:] = np.maximum(factors[-_COUNTED:], 0.0)
-    return np.asarray(factors, dtype=np.float64)
+    least = np.array([0.05 * common] * (len(KINDS) - _COUNTED) + [0.0, 0.0])
+    solved = lsq_linear(design, target, bounds=((least - prior) / spread - 1e-9, np.inf))
+    return np.asarray(np.maximum(prior + spread * solved.x, least), dtype=np.float64)
 
 
 def _left_out(rows: Floats, truth: Floats) -> Floats:
@@ -202,9 +196,17 @@ def _profile(
         runtime=replace(
             known.runtime,
             run_us=factors["each run"],
-            view_us=known.runtime.view_us * factors["other"],
+            view_us=known.runtime.view_us * known.calibration.a * factors["other"],
         ),
-        calibration=Calibration(a=1.0, kernel_us=factors["each kernel"], t0_us=0.0),
+        calibration=replace(
+            known.calibration,
+            a=1.0,
+            weight_us_per_mb=known.calibration.weight_us_per_mb * factors["memory"],
+            activation_us_per_mb=known.calibration.activation_us_per_mb * factors["memory"],
+            kernel_us=factors["each kernel"],
+            t0_us=0.0,
+            networks=validation.networks,
+        ),
         validation=validation,
         provenance=Provenance(
             date=today,
@@ -212,10 +214,19 @@ def _profile(
             protocol=known.provenance.protocol,
             base=(known.id,),
         ),
-        table=LatencyTable(_scaled(row, factors[kind_of(row.kernel)]) for row in known.table),
-        roofline=None,
+        table=LatencyTable(
+            _scaled(row, known.calibration.a * factors[kind_of(row.kernel)]) for row in known.table
+        ),
+        roofline=known.roofline and _adapted(known.roofline, known.calibration.a, factors),
         energy=None,
     )
+
+
+def _adapted(roofline: Roofline, a: float, factors: dict[str, float]) -> Roofline:
+    """The same peaks with each kind's factor, and the doubt that is left about a kind."""
+    scale = {kind: roofline.scale.get(kind, 1.0) * a * factors[kind] for kind in KERNEL_KINDS}
+    error = {family: min(_SPREAD, known) for family, known in roofline.error.items()}
+    return replace(roofline, scale=scale, error=error)
 
 
 def _scaled(row: LatencyRow, factor: float) -> LatencyRow:

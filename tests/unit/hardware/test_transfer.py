@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from scipy.stats import spearmanr
 
 from autocompress.errors import RequestError
 from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.kinds import kind_of
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.profile import HardwareProfile, RuntimeSpec
 from autocompress.hardware.profiles import load_profile
-from autocompress.hardware.transfer import FEWEST, MeasuredNetwork, adapt, kind_of, most_telling
+from autocompress.hardware.transfer import FEWEST, MeasuredNetwork, adapt, most_telling
 from autocompress.measurement.networks import Network, reference_networks
 
 KNOWN = load_profile("amd_epyc_zen5_avx512")
@@ -62,6 +64,22 @@ def test_few_networks_are_enough(count: int, worst: float) -> None:
     assert found.profile.validation.networks == count
 
 
+@pytest.mark.parametrize("base", ["raspberry_pi_5", "phone_cortex_a78"])
+def test_from_a_data_sheet(base: str, tmp_path: Path) -> None:
+    """Where nothing was measured on the known device, its peaks take the factors."""
+    known = load_profile(base)
+    found = adapt("board", measured(20), [known])
+    before = errors(known)[0]
+    median, spearman = errors(found.profile)
+    assert median < before / 2
+    assert median < 0.25
+    assert spearman > 0.9
+    assert found.profile.roofline is not None
+    folder = tmp_path / "board"
+    found.profile.save(folder)
+    assert load_profile(folder).roofline == found.profile.roofline
+
+
 def test_the_rules_that_fit_are_chosen() -> None:
     """Of two known devices with the same kernels, the one whose kinds behave alike."""
     other = replace(
@@ -76,10 +94,8 @@ def test_the_rules_that_fit_are_chosen() -> None:
     assert found.errors[KNOWN.id] < found.errors["other"]
 
 
-def test_it_is_kept_on_disk(tmp_path: object) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path)) / "board"
+def test_it_is_kept_on_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "board"
     found = adapt("board", measured(10), [KNOWN])
     found.profile.save(folder)
     again = load_profile(folder)
