@@ -13,10 +13,13 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-_DENSE = 1 << 22
+_DENSE = 1 << 16
+#: Codes from which on a hash table is faster than bisection.
+_MANY = 256
 _LARGEST = 1 << 60
 _HASH = np.int64(0x5851F42D4C957F2D)
 _POSITIVE = np.int64(0x7FFFFFFFFFFFFFFF)
@@ -29,6 +32,7 @@ class Codes:
         self._codes = np.zeros(0, dtype=np.int64)
         self._payloads = np.zeros(0, dtype=np.int64)
         self._dense: Ints | None = None
+        self._hashes: pd.Index[int] | None = None
 
     def learn(self, codes: Ints, payloads: Ints) -> tuple[int, int] | None:
         """Take in codes; returns two rows with one code and different payloads, if any."""
@@ -38,7 +42,7 @@ class Codes:
             row = int(wrong[0])
             return int(first[back[row]]), row
         self._codes, self._payloads = unique, payloads[first]
-        self._dense = None
+        self._dense = self._hashes = None
         if unique.size and int(unique[-1]) < _DENSE:
             # one more place, which stays unknown, for every code beyond
             self._dense = np.full(int(unique[-1]) + 2, -1, dtype=np.int64)
@@ -63,8 +67,13 @@ class Codes:
         if self._dense is not None:
             # a negative code counts from the end: the last place is the unknown one
             return self._dense[np.clip(codes, -1, len(self._dense) - 1)]
-        place = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        return np.where(self._codes[place] == codes, self._payloads[place], -1)
+        if len(codes) < _MANY:
+            place = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+            return np.where(self._codes[place] == codes, self._payloads[place], -1)
+        if self._hashes is None:
+            self._hashes = pd.Index(self._codes)
+        place = self._hashes.get_indexer(pd.Index(codes))
+        return np.where(place >= 0, self._payloads[place], -1)
 
 
 class GeneLookup:
