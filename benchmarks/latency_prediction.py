@@ -24,23 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from autocompress.graph.ops import Op
 from autocompress.hardware.local import local_profile
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.measurement.kernels import KernelSignature
-from autocompress.measurement.models import measure_interleaved
 from autocompress.measurement.networks import Network, reference_networks
-from autocompress.measurement.protocol import TimingProtocol
 from autocompress.runtimes.registry import load_runtime
 from benchmarks._networks import FAMILIES, FITTED, FORMS, space_networks, torchvision_networks
+from benchmarks._truth import Floats, measure_all, summary
 
-TRUTH = TimingProtocol("truth", warmup=10, min_runs=60, min_seconds=0.15, passes=9, processes=3)
 QUICK_FAMILIES = {"squeezenet1_1": (64,), "mnasnet0_5": (64,)}
-_GROUP = 8
-Floats = npt.NDArray[np.float64]
 
 
 def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
@@ -107,8 +102,9 @@ def _run(sets: _Sets, runtime: str, threads: int) -> dict[str, Any]:
     wanted = [k for n in (*sets.fitted, *held_out) for k in predictor.kernels(n.ops)]
     naive_kernels = [k for kernels in singles.values() for k in kernels]
     predictor.measure([*wanted, *naive_kernels])
-    measured = _measure(sets, [*sets.fitted, *held_out], runtime, threads)
-    again = _measure(sets, held_out, runtime, threads)
+    files = {n.name: sets.path(n) for n in (*sets.fitted, *held_out)}
+    measured = measure_all(files, runtime, threads)
+    again = measure_all({n.name: files[n.name] for n in held_out}, runtime, threads)
     held_out = [n for n in held_out if n.name in measured and n.name in again]
     fitted = [(n.ops, measured[n.name]) for n in sets.fitted if n.name in measured]
     predictor.calibrate(fitted)
@@ -125,27 +121,14 @@ def _run(sets: _Sets, runtime: str, threads: int) -> dict[str, Any]:
         "failed_kernels": len(predictor.local.failed) if predictor.local is not None else 0,
         "truth_repeat": float((abs(repeat) <= 0.05).mean()),
         "truth_repeat10": float((abs(repeat) <= 0.10).mean()),
-        **_summary("naive_", naive, truth),
-        **_summary("", estimates, truth),
+        **summary("naive_", naive, truth),
+        **summary("", estimates, truth),
     }
     for name, networks in sets.held_out.items():
         names = {n.name for n in networks}
         rows = [i for i, n in enumerate(held_out) if n.name in names]
-        result |= _summary(f"{name}_", estimates[rows], truth[rows])
+        result |= summary(f"{name}_", estimates[rows], truth[rows])
     return result | {f"fit_{k}": v for k, v in predictor.calibration.to_json().items()}
-
-
-def _summary(prefix: str, estimates: Floats, truth: Floats) -> dict[str, float]:
-    errors = estimates / truth - 1.0
-    return {
-        f"{prefix}n": len(truth),
-        f"{prefix}within5": float((abs(errors) <= 0.05).mean()),
-        f"{prefix}within10": float((abs(errors) <= 0.10).mean()),
-        f"{prefix}mape": float(abs(errors).mean()),
-        f"{prefix}bias": float(errors.mean()),
-        f"{prefix}worst": float(abs(errors).max()),
-        f"{prefix}spearman": _spearman(estimates, truth),
-    }
 
 
 def _single_kernels(predictor: LatencyPredictor, ops: Sequence[Op]) -> list[KernelSignature]:
@@ -160,26 +143,6 @@ def _single_kernels(predictor: LatencyPredictor, ops: Sequence[Op]) -> list[Kern
         end = Op("alone.output", "output", (op.name,), op.shape)
         found += predictor.kernels([*inputs, alone, end])
     return found
-
-
-def _measure(
-    sets: _Sets, networks: Sequence[Network], runtime: str, threads: int
-) -> dict[str, float]:
-    found: dict[str, float] = {}
-    # in no order, so that a slow minute does not fall on one set alone
-    order = np.random.default_rng(len(networks)).permutation(len(networks))
-    for start in range(0, len(networks), _GROUP):
-        group = [networks[i] for i in order[start : start + _GROUP]]
-        measured = measure_interleaved(
-            [sets.path(n) for n in group], protocol=TRUTH, runtime=runtime, threads=threads
-        )
-        found |= {n.name: m.value for n, m in zip(group, measured, strict=True) if m.ok}
-    return found
-
-
-def _spearman(first: Floats, second: Floats) -> float:
-    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _print(names: Sequence[str], estimates: Floats, truth: Floats, title: str) -> None:

@@ -6,7 +6,7 @@ width, precision, rank, sparsity and depth that the product offers, priced with 
 learnt from one candidate for the next.
 
 ``candidates_per_s`` counts genomes whose parts have been seen before, as in a search that has been
-running for a while (median of five batches, the first of which, with what is set up for it, is not
+running for a while (median of five batches; one before them, for which tables are set up, is not
 counted); ``candidates_per_s_fresh`` a batch of new ones after that, with whatever has
 to be priced in full for them.
 """

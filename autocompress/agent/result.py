@@ -169,7 +169,7 @@ class SearchResult:
                 fits &= within
         if not fits.any():
             raise InfeasibleError("no model meets all the bounds together; relax one of them")
-        # by the validation examples: test examples only report
+        # by the validation examples: test examples do not choose
         worse = frame.loc[fits, "val_accuracy"]
         if self.view.section("request").get("higher_is_better", True):
             worse = -worse

@@ -13,25 +13,33 @@ Price = Callable[[Sequence[Genome]], Sequence[Mapping[str, float]]]
 
 #: Shares of the way from the widest to the narrowest, and from the deepest to the shallowest.
 _SHAPES = (
-    (0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.0, 1.0), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0),
-    (0.25, 0.0), (0.75, 0.5), (0.25, 1.0), (0.75, 1.0),
+    (0.0, 0.0), (1.0, 1.0), (0.5, 0.0), (0.0, 0.5), (0.0, 1.0), (0.5, 0.5), (0.5, 1.0), (0.75, 1.0),
+    (0.25, 1.0), (1.0, 0.5), (0.25, 0.0), (0.75, 0.5),
 )  # fmt: skip
 
 
 def uniform_seeds(space: SearchSpace) -> list[tuple[str, Genome]]:
     """The same settings everywhere: each shape in int8 and in 4 bits, the outermost shapes first.
 
-    Then the same with other branches throughout, where the space has some, and a few in floats.
+    Where the space has branches, every third is one with other branches throughout. A few in floats
+    come last.
     """
     precisions = _options(space, "precision:")
     wanted: list[str | None] = [p for p in ("w8a8", "w4a8") if p in precisions]
     wanted = wanted or [None]
-    found = [
-        _uniform(space, width, depth, precision, branch)
-        for branch in range(_most_options(space, "branch:"))
-        for width, depth in _SHAPES
-        for precision in wanted
-    ]
+    usual, other = (
+        [
+            _uniform(space, width, depth, precision, branch)
+            for width, depth in _SHAPES
+            for branch in branches
+            for precision in wanted
+        ]
+        for branches in (range(1), range(1, _most_options(space, "branch:")))
+    )
+    found = []
+    while usual or other:
+        found += [*usual[:2], *other[:1]]
+        usual, other = usual[2:], other[1:]
     floats = [_uniform(space, width, depth, None, 0) for width, depth in _SHAPES[:3]]
     unique: dict[bytes, tuple[str, Genome]] = {}
     for name, genome in (*found, *floats):

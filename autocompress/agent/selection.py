@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from autocompress.agent.recovery import Recovery
 from autocompress.core.objective import Constraint, Objective
@@ -26,6 +26,7 @@ CLOSE = 0.97
 #: Share of it at and below which accuracy adds nothing to a front.
 FLOOR = 0.9
 ACCURACY = "accuracy"
+Metrics: TypeAlias = Mapping[str, float]
 
 
 def first_finalists(
@@ -34,30 +35,34 @@ def first_finalists(
     count: int,
     *,
     original: float | None = None,
+    known: Sequence[Metrics] = (),
 ) -> list[TrialRecord]:
     """At most ``count`` trials: front by front, the least crowded first within each.
 
     A third of the places goes to trials close to the original's accuracy, which is where most users
-    look. Trials far below it come last: training back closes some of the gap, but a model that
-    answers wrongly most of the time is of no use however small it is.
+    look: those that add most volume to what is known. Trials far below it come last: training back
+    closes some of the gap, but a model that answers wrongly most of the time is of no use however
+    small it is.
 
     Args:
         trials: complete and feasible, of one fidelity.
         objectives: what the fronts are over.
         count: how many to choose.
         original: the original's accuracy, larger is better; None looks at the objectives alone.
+        known: metrics of models that are there anyway, such as the baselines.
     """
-    known = _known(trials, objectives)
+    left = _known(trials, objectives)
     if original is None or original <= 0:
-        return _spread(known, objectives, count)
-    chosen: list[TrialRecord] = []
-    for share, places in ((CLOSE, (count + 2) // 3), (USEFUL, count), (-math.inf, count)):
-        left = [
+        return _spread(left, objectives, count)
+    third = math.ceil(count / 3)
+    chosen = _gaining(left, [t.metrics for t in left], known, objectives, third, CLOSE * original)
+    for share in (USEFUL, -math.inf):
+        useful = [
             t
-            for t in known
+            for t in left
             if t not in chosen and t.metrics.get(ACCURACY, original) >= share * original
         ]
-        chosen += _spread(left, objectives, min(places, count - len(chosen)))
+        chosen += _spread(useful, objectives, count - len(chosen))
     return chosen
 
 
@@ -69,11 +74,13 @@ def next_finalists(
     count: int,
     *,
     original: float | None = None,
+    known: Sequence[Metrics] = (),
 ) -> list[TrialRecord]:
     """At most ``count`` more trials: those expected to add most volume to the trained front.
 
-    Volume counts ratios in what is positive, such as latency and size, and differences in accuracy,
-    the range from :data:`FLOOR` of the original's like that from the best to the worst of others.
+    Volume counts ratios of latencies, sizes and errors, and differences in accuracy: the range from
+    a floor on counts like that from the best to the worst of the others. For a third of the places
+    the floor is :data:`CLOSE` to the original's accuracy, for the others it is :data:`FLOOR`.
 
     Args:
         trials: complete and feasible, of one fidelity.
@@ -82,6 +89,7 @@ def next_finalists(
         objectives: what the fronts are over.
         count: how many to choose.
         original: the original's accuracy, larger is better, if it is known.
+        known: metrics of models that are there anyway, such as the baselines.
     """
     before = {record.genome for record in chosen}
     left = [t for t in _known(trials, objectives) if t.genome not in before]
@@ -89,18 +97,33 @@ def next_finalists(
         return []
     fixed = _known([t for t in trained if t.state == "complete"], objectives)
     expected = _recovery(trials, fixed, original)
-    ahead = [{**t.metrics, ACCURACY: expected(t.metrics.get(ACCURACY, 0.0))} for t in left]
-    floor = None if original is None or original <= 0 else original
-    losses = _scaled([t.metrics for t in fixed], ahead, objectives, floor)
-    corner = np.ones(len(objectives))
-    gaining = largest_gains(losses[len(fixed) :], corner, count, given=losses[: len(fixed)])
-    useless = [
-        floor is not None and ACCURACY in t.metrics and m[ACCURACY] < USEFUL * floor
-        for t, m in zip(left, ahead, strict=True)
-    ]
-    rank = ranks(losses)[len(fixed) :]
-    rest = sorted(set(range(len(left))) - set(gaining), key=lambda i: (useless[i], rank[i], i))
-    return [left[i] for i in [*gaining, *rest][:count]]
+    ahead = {
+        t.genome: {**t.metrics, ACCURACY: expected(t.metrics.get(ACCURACY, 0.0))} for t in left
+    }
+    there = [*known, *(t.metrics for t in fixed)]
+    scale = original if original is not None and original > 0 else None
+
+    def useless(trial: TrialRecord) -> bool:
+        return bool(
+            scale and ACCURACY in trial.metrics and ahead[trial.genome][ACCURACY] < USEFUL * scale
+        )
+
+    more: list[TrialRecord] = []
+    for places, share in ((math.ceil(count / 3) if scale else 0, CLOSE), (count, FLOOR)):
+        pool = [t for t in left if t not in more and not useless(t)]
+        more += _gaining(
+            pool, [ahead[t.genome] for t in pool], [*there, *(ahead[t.genome] for t in more)],
+            objectives, places - len(more), share * scale if scale else None,
+        )  # fmt: skip
+    rest = [t for t in left if t not in more]
+    if len(more) < count and rest:
+        losses = [
+            [o.loss(m[o.metric]) for o in objectives] for m in (ahead[t.genome] for t in rest)
+        ]
+        rank = ranks(losses)
+        order = sorted(range(len(rest)), key=lambda i: (useless(rest[i]), rank[i], i))
+        more += [rest[i] for i in order]
+    return more[:count]
 
 
 def nearest(
@@ -129,25 +152,33 @@ def _recovery(
     )
 
 
-def _scaled(
-    fixed: Sequence[Mapping[str, float]],
-    ahead: Sequence[Mapping[str, float]],
+def _gaining(
+    trials: Sequence[TrialRecord],
+    expected: Sequence[Metrics],
+    there: Sequence[Metrics],
     objectives: Sequence[Objective],
-    original: float | None,
-) -> npt.NDArray[np.float64]:
-    """Losses of all, the best 0 and the worst a little below 1, or at 1 for what is no use."""
+    count: int,
+    floor: float | None,
+) -> list[TrialRecord]:
+    """Trials that one by one add most volume to what is there, by their expected metrics."""
+    if not trials or count <= 0:
+        return []
+    there = [m for m in there if all(o.metric in m for o in objectives)]
     columns = []
     for objective in objectives:
-        loss = np.array([objective.loss(m[objective.metric]) for m in (*fixed, *ahead)])
-        worst = None
-        if objective.metric == ACCURACY and original is not None:
-            worst = objective.loss(FLOOR * original)
-        elif (loss > 0).all():
+        loss = np.array([objective.loss(m[objective.metric]) for m in (*there, *expected)])
+        if (loss > 0).all():
             loss = np.log(loss)
-        span = (loss.max() if worst is None else max(worst, loss.min())) - loss.min()
-        share = (loss - loss.min()) / (span or 1.0)
-        columns.append(share if worst is not None else share / 1.1)
-    return np.stack(columns, axis=1)
+        worst = 1.1 * (loss.max() - loss.min()) + loss.min()
+        if objective.metric == ACCURACY and floor is not None:
+            worst = objective.loss(floor)
+            if worst <= loss.min():
+                return []
+        columns.append((loss - loss.min()) / ((worst - loss.min()) or 1.0))
+    losses = np.stack(columns, axis=1)
+    corner = np.ones(len(objectives))
+    gains = largest_gains(losses[len(there) :], corner, count, given=losses[: len(there)])
+    return [trials[i] for i in gains]
 
 
 def _spread(

@@ -31,8 +31,11 @@ def table_is_whole(path: Path, ids: Collection[str]) -> bool:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    rows = list(csv.reader(text.splitlines()))
-    if not text.endswith("\n") or len({len(row) for row in rows}) != 1 or rows[0][0] != "id":
+    try:
+        rows = list(csv.reader(text.splitlines()))
+    except csv.Error:
+        return False
+    if not text.endswith("\n") or len({len(row) for row in rows}) != 1 or rows[0][:1] != ["id"]:
         return False
     return sorted(row[0] for row in rows[1:]) == sorted(ids)
 

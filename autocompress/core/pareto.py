@@ -164,17 +164,23 @@ def largest_gains(
     Raises:
         RequestError: shapes do not match, or m is not in 1..4.
     """
-    array = _matrix(losses)
-    held = _matrix(given).reshape(-1, array.shape[1])
+    array, held = _matrix(losses), _matrix(given)
+    if not len(array):
+        return []
+    held = held if len(held) else np.empty((0, array.shape[1]))
+    if held.shape[1] != array.shape[1]:
+        raise RequestError(
+            f"losses have {array.shape[1]} objectives, what is given has {held.shape[1]}"
+        )
     left = [int(i) for i in np.flatnonzero(non_dominated(array))]
     chosen: list[int] = []
     volume = hypervolume(held, reference)
     while left and len(chosen) < count:
-        gains = [hypervolume(np.vstack([held, array[i]]), reference) - volume for i in left]
-        best = int(np.argmax(gains))
-        if gains[best] <= 0:
+        totals = [hypervolume(np.vstack([held, array[i]]), reference) for i in left]
+        best = int(np.argmax(totals))
+        if totals[best] <= volume:
             break
-        volume += gains[best]
+        volume = totals[best]
         chosen.append(left.pop(best))
         held = np.vstack([held, array[chosen[-1]]])
         held = held[non_dominated(held)]

@@ -113,6 +113,13 @@ class LatencyPredictor:
         return known
 
     def _price(self, kernel: KernelSignature) -> KernelPrice:
+        price = self._unscaled(kernel)
+        if self.profile.scale is None:
+            return price
+        factor = self.profile.scale.factor(kernel)
+        return KernelPrice(factor * price.hot_us, factor * price.ctx_us, price.error)
+
+    def _unscaled(self, kernel: KernelSignature) -> KernelPrice:
         if kernel.is_view:
             view = self.profile.runtime.view_us
             return KernelPrice(view, view, 0.0)

@@ -17,6 +17,7 @@ from autocompress.hardware.machine import Machine
 from autocompress.hardware.memory_model import MemoryModel
 from autocompress.hardware.roofline import Roofline
 from autocompress.hardware.table import LatencyTable
+from autocompress.hardware.work_scale import WorkScale
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
 PROFILE_FILE = "profile.toml"
@@ -107,6 +108,7 @@ class HardwareProfile:
         provenance: where the figures come from.
         table: the kernels' times.
         roofline: prices kernels that the table lacks; None leaves them to those alike.
+        scale: factors on prices by kind of work; None where the table is the device's own.
         memory: how activations are laid out; None for what most runtimes do.
         energy: what an inference costs; None where nobody knows.
     """
@@ -123,6 +125,7 @@ class HardwareProfile:
     provenance: Provenance = field(default_factory=Provenance)
     table: LatencyTable = field(default_factory=LatencyTable, compare=False)
     roofline: Roofline | None = None
+    scale: WorkScale | None = None
     memory: MemoryModel | None = None
     energy: EnergyModel | None = None
 

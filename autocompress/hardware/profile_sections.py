@@ -17,6 +17,7 @@ from autocompress.hardware.profile_rules import BOUNDS, REQUIRED_KEYS, check_sec
 from autocompress.hardware.roofline import Roofline
 from autocompress.hardware.schema import build, plain
 from autocompress.hardware.toml_document import Place
+from autocompress.hardware.work_scale import WorkScale
 
 
 @runtime_checkable
@@ -88,6 +89,7 @@ SECTIONS = (
     Section("supports", "capabilities", Capabilities, required=True),
     Section("limits", "limits", Limits),
     Section("roofline", "roofline", Roofline),
+    Section("scale", "scale", WorkScale),
     Section("memory", "memory", MemoryModel),
     Section("energy", "energy", EnergyModel),
     Section("calibration", "calibration", Calibration, measured=True),

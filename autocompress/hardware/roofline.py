@@ -14,7 +14,6 @@ from math import prod
 from typing import Any
 
 from autocompress.errors import ProfileError
-from autocompress.hardware.kinds import KERNEL_KINDS, kind_of
 from autocompress.hardware.toml_section import Section
 from autocompress.measurement.kernels import KernelSignature
 
@@ -56,7 +55,6 @@ class Roofline:
             0 where they are read like everything else.
         kernel_us: microseconds a kernel on top.
         thread_share: share of a core that each thread beyond the first adds.
-        scale: by kind of kernel, a factor on its price that measured networks gave; 1 where none.
     """
 
     macs_per_s: Mapping[str, float]
@@ -67,7 +65,6 @@ class Roofline:
     weight_bytes_per_s: float = 0.0
     kernel_us: float = 0.0
     thread_share: float = field(default=0.8)
-    scale: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, share in self.efficiency.items():
@@ -99,8 +96,7 @@ class Roofline:
         speed = self.dram_bytes_per_s if speed is None else speed
         memory = kernel.activation_bytes / speed
         memory += kernel.weight_bytes / (self.weight_bytes_per_s or speed)
-        us = 1e6 * max(compute, memory) + self.kernel_us
-        return self.scale.get(kind_of(kernel), 1.0) * us, self.error[family]
+        return 1e6 * max(compute, memory) + self.kernel_us, self.error[family]
 
     def to_toml(self) -> dict[str, Any]:
         """The ``[roofline]`` table."""
@@ -112,7 +108,6 @@ class Roofline:
             "macs_per_s": dict(self.macs_per_s),
             "efficiency": dict(self.efficiency),
             "error": dict(self.error),
-            **({"scale": dict(self.scale)} if self.scale else {}),
             "caches": [
                 {"name": c.name, "size_bytes": c.size_bytes, "bytes_per_s": c.bytes_per_s}
                 for c in self.caches
@@ -145,9 +140,6 @@ class Roofline:
             weight_bytes_per_s=section.number("weight_bytes_per_s", 0.0),
             kernel_us=section.number("kernel_us", 0.0),
             thread_share=section.number("thread_share", 0.8),
-            scale=section.numbers("scale", known=KERNEL_KINDS, needed=())
-            if section.has("scale")
-            else {},
         )
         section.done()
         return made

@@ -61,10 +61,6 @@ class Section:
             raise self._wrong(key, value, f"a list out of {', '.join(among)}")
         return tuple(value)
 
-    def has(self, key: str) -> bool:
-        """Whether the key is there."""
-        return key in self._value
-
     def numbers(self, key: str, *, known: Sequence[str], needed: Sequence[str]) -> dict[str, float]:
         """A table of positive numbers.
 

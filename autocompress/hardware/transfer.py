@@ -1,18 +1,18 @@
 """A new device from a few measured networks and the profiles of devices known already.
 
 Devices differ in how fast they are at kinds of work, and agree on how the time of one kind grows
-with its sizes. So a known device's table is taken over with one factor a kind of kernel (dense
-convolution in floats, depthwise in integers, moving data, …), fitted to the measured networks by
-ridge regression towards one common factor. Which known device to start from, and with it the rules
-by which networks become kernels (what a runtime really executes matters more than the regression:
-HELP, Lee et al. 2021, arXiv:2106.08630, leaves both to learning), is decided by the error on each
-network left out in turn, which is also the profile's validation.
+with its sizes. So a known device's prices are taken over with one factor a kind of work (dense
+convolutions in floats, those in integers, depthwise ones, moving data, …), fitted to the measured
+networks by ridge regression towards one common factor. Which known device to start from, and with
+it the rules by which networks become kernels (what a runtime really executes matters more than the
+regression: HELP, Lee et al. 2021, arXiv:2106.08630, leaves both to learning), is decided by the
+error on each network left out in turn, which is also the profile's validation.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,12 @@ from scipy.optimize import lsq_linear
 
 from autocompress.errors import RequestError
 from autocompress.graph.ops import Op
-from autocompress.hardware.kinds import KERNEL_KINDS, kind_of
-from autocompress.hardware.latency_row import LatencyRow
+from autocompress.hardware.limits import Limits
 from autocompress.hardware.machine import Machine
 from autocompress.hardware.predictor import LatencyPredictor, validation_of
 from autocompress.hardware.profile import HardwareProfile, Provenance, Validation
-from autocompress.hardware.roofline import Roofline
-from autocompress.hardware.table import LatencyTable
+from autocompress.hardware.roofline import Roofline, family_of
+from autocompress.hardware.work_scale import WORK_KINDS, WorkScale, work_kind
 
 Floats = npt.NDArray[np.float64]
 #: Networks below which nothing can be said.
@@ -35,7 +34,7 @@ FEWEST = 3
 #: How far a kind's factor is expected from the common one, as a share; and how well a measured
 #: latency is known.
 _SPREAD, _NOISE = 0.35, 0.03
-KINDS = (*KERNEL_KINDS, "memory", "each kernel", "each run")
+TERMS = (*WORK_KINDS, "memory", "each kernel", "each run")
 #: The last of them are in microseconds, not in shares of what the known device takes.
 _COUNTED = 2
 
@@ -62,7 +61,7 @@ class Transfer:
     Attributes:
         profile: the new device, of kind "transferred".
         base: the known device that it started from.
-        factors: for each kind of :data:`KINDS`: how much slower than the base it is, or
+        factors: for each kind of :data:`TERMS`: how much slower than the base it is, or
             microseconds.
         errors: for each known device, the median error on networks left out in turn.
     """
@@ -82,7 +81,7 @@ class _Base:
 
     def row(self, ops: Sequence[Op]) -> Floats:
         """Microseconds by kind as the known device takes them, the number of kernels, and one."""
-        sums = dict.fromkeys(KINDS, 0.0)
+        sums = dict.fromkeys(TERMS, 0.0)
         kernels = self.predictor.kernels(ops)
         total = self.predictor.sums(kernels)
         known = self.profile.calibration
@@ -91,13 +90,13 @@ class _Base:
         for kernel in kernels:
             price = self.predictor.price(kernel)
             us = (1.0 - share) * price.hot_us + share * max(price.hot_us, price.ctx_us)
-            sums[kind_of(kernel)] += known.a * us
+            sums[work_kind(kernel)] += known.a * us
         moved = known.weight_us_per_mb * total.weight_bytes
         moved += known.activation_us_per_mb * total.activation_bytes
         sums["memory"] = share * moved / 1e6
         sums["each kernel"] = float(len(kernels))
         sums["each run"] = 1.0
-        return np.array([sums[kind] for kind in KINDS])
+        return np.array([sums[kind] for kind in TERMS])
 
 
 def _fit(rows: Floats, truth: Floats) -> Floats:
@@ -106,14 +105,14 @@ def _fit(rows: Floats, truth: Floats) -> Floats:
     common = float(np.median(truth / np.maximum(work, 1e-9)))
     typical = float(np.median(truth))
     kernels = max(1.0, float(np.median(rows[:, -2])))
-    prior = np.array([common] * (len(KINDS) - _COUNTED) + [0.0, 0.0])
+    prior = np.array([common] * (len(TERMS) - _COUNTED) + [0.0, 0.0])
     spread = np.array(
-        [_SPREAD * common] * (len(KINDS) - _COUNTED) + [0.1 * typical / kernels, 0.1 * typical]
+        [_SPREAD * common] * (len(TERMS) - _COUNTED) + [0.1 * typical / kernels, 0.1 * typical]
     )
-    design = np.vstack([rows * spread / truth[:, None], _NOISE * np.eye(len(KINDS))])
-    target = np.concatenate([(truth - rows @ prior) / truth, np.zeros(len(KINDS))])
+    design = np.vstack([rows * spread / truth[:, None], _NOISE * np.eye(len(TERMS))])
+    target = np.concatenate([(truth - rows @ prior) / truth, np.zeros(len(TERMS))])
     # work is never free, and nothing takes less than no time
-    least = np.array([0.05 * common] * (len(KINDS) - _COUNTED) + [0.0, 0.0])
+    least = np.array([0.05 * common] * (len(TERMS) - _COUNTED) + [0.0, 0.0])
     solved = lsq_linear(design, target, bounds=((least - prior) / spread - 1e-9, np.inf))
     return np.asarray(np.maximum(prior + spread * solved.x, least), dtype=np.float64)
 
@@ -128,21 +127,15 @@ def _left_out(rows: Floats, truth: Floats) -> Floats:
 
 
 def adapt(
-    name: str,
-    networks: Sequence[MeasuredNetwork],
-    bases: Sequence[HardwareProfile],
-    *,
-    machine: Machine | None = None,
-    description: str | None = None,
+    name: str, networks: Sequence[MeasuredNetwork], bases: Sequence[HardwareProfile]
 ) -> Transfer:
     """A profile of a device from networks measured on it.
 
     Args:
         name: the new profile's id.
-        networks: measured on the new device; 5 to 50, spread over sizes and precisions.
+        networks: measured on the new device, at least :data:`FEWEST`; 10 to 20 that are spread over
+            sizes and precisions do well.
         bases: profiles of known devices.
-        machine: the new device; None where nobody said.
-        description: one line for a person.
 
     Raises:
         RequestError: too few networks, a latency that is not positive, or no profile to start from.
@@ -158,8 +151,7 @@ def adapt(
                 f"network {network.name!r} has latency_ms = {network.latency_ms!r}; it must be "
                 "positive"
             )
-    if not bases:
-        raise RequestError("no known device was given to start from; name profiles with a table")
+    _check(bases)
     truth = np.array([network.latency_ms * 1e3 for network in networks])
     tried: dict[str, tuple[_Base, Floats, Floats]] = {}
     for profile in bases:
@@ -168,75 +160,80 @@ def adapt(
         tried[profile.id] = (base, rows, _left_out(rows, truth))
     best = min(tried, key=lambda key: float(np.median(np.abs(tried[key][2]))))
     base, rows, errors = tried[best]
-    factors = dict(zip(KINDS, _fit(rows, truth).tolist(), strict=True))
+    factors = dict(zip(TERMS, _fit(rows, truth).tolist(), strict=True))
+    found = {family_of(k) for n in networks for k in base.predictor.kernels(n.ops)}
     return Transfer(
-        profile=_profile(name, base, factors, validation_of(errors.tolist()), machine, description),
+        profile=_profile(name, base.profile, factors, validation_of(errors.tolist()), found),
         base=best,
         factors=factors,
         errors={key: float(np.median(np.abs(found[2]))) for key, found in tried.items()},
     )
 
 
+def _check(bases: Sequence[HardwareProfile]) -> None:
+    if not bases:
+        raise RequestError("no known device was given to start from; name profiles with a table")
+    names = [base.id for base in bases]
+    if len(set(names)) < len(names):
+        raise RequestError(f"the known devices {', '.join(names)} are not all different")
+    for base in bases:
+        if not len(base.table) and base.roofline is None:
+            raise RequestError(
+                f"{base.id} has neither a latency table nor a roofline: there is nothing to start "
+                "from; measure it first, or name another"
+            )
+
+
 def _profile(
     name: str,
-    base: _Base,
+    known: HardwareProfile,
     factors: dict[str, float],
     validation: Validation,
-    machine: Machine | None,
-    description: str | None,
+    families: Collection[str],
 ) -> HardwareProfile:
-    known = base.profile
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    calibration, base = known.calibration, known.scale
+    scale = {
+        kind: calibration.a * factors[kind] * (base.factors[kind] if base else 1.0)
+        for kind in WORK_KINDS
+    }
     return replace(
         known,
         id=name,
-        description=description or f"transferred from {known.id}",
+        description=f"transferred from {known.id}",
         kind="transferred",
-        machine=machine or Machine("unknown", known.machine.architecture, (), 1, 0),
-        runtime=replace(
-            known.runtime,
-            run_us=factors["each run"],
-            view_us=known.runtime.view_us * known.calibration.a * factors["other"],
-        ),
+        machine=Machine("unknown", known.machine.architecture, (), 1, 0),
+        runtime=replace(known.runtime, run_us=factors["each run"]),
+        limits=Limits(),  # those of the other device do not bind here
         calibration=replace(
-            known.calibration,
+            calibration,
             a=1.0,
-            weight_us_per_mb=known.calibration.weight_us_per_mb * factors["memory"],
-            activation_us_per_mb=known.calibration.activation_us_per_mb * factors["memory"],
+            weight_us_per_mb=calibration.weight_us_per_mb * factors["memory"],
+            activation_us_per_mb=calibration.activation_us_per_mb * factors["memory"],
             kernel_us=factors["each kernel"],
             t0_us=0.0,
             networks=validation.networks,
         ),
         validation=validation,
         provenance=Provenance(
-            date=today,
-            source=f"{validation.networks} networks measured on it, and the table of {known.id}",
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            source=f"{validation.networks} networks measured on it, and the prices of {known.id}",
             protocol=known.provenance.protocol,
+            sources=known.provenance.sources,
             base=(known.id,),
         ),
-        table=LatencyTable(
-            _scaled(row, known.calibration.a * factors[kind_of(row.kernel)]) for row in known.table
-        ),
-        roofline=known.roofline and _adapted(known.roofline, known.calibration.a, factors),
+        roofline=known.roofline and _surer(known.roofline, families),
+        scale=WorkScale(scale),
         energy=None,
     )
 
 
-def _adapted(roofline: Roofline, a: float, factors: dict[str, float]) -> Roofline:
-    """The same peaks with each kind's factor, and the doubt that is left about a kind."""
-    scale = {kind: roofline.scale.get(kind, 1.0) * a * factors[kind] for kind in KERNEL_KINDS}
-    error = {family: min(_SPREAD, known) for family, known in roofline.error.items()}
-    return replace(roofline, scale=scale, error=error)
-
-
-def _scaled(row: LatencyRow, factor: float) -> LatencyRow:
-    return replace(
-        row,
-        hot_us=row.hot_us * factor,
-        ctx_us=row.ctx_us * factor,
-        low_us=row.low_us * factor,
-        high_us=row.high_us * factor,
-    )
+def _surer(roofline: Roofline, families: Collection[str]) -> Roofline:
+    """The same; of families that were measured, only what is left of the doubt."""
+    error = {
+        family: min(_SPREAD, known) if family in families else known
+        for family, known in roofline.error.items()
+    }
+    return replace(roofline, error=error)
 
 
 def most_telling(
@@ -253,7 +250,7 @@ def most_telling(
         base: a known device.
     """
     terms = _Base(base)
-    spread = np.array([_SPREAD] * (len(KINDS) - _COUNTED) + [0.0, 0.0])
+    spread = np.array([_SPREAD] * (len(TERMS) - _COUNTED) + [0.0, 0.0])
 
     def share(ops: Sequence[Op]) -> Floats:
         row = terms.row(ops)
@@ -262,7 +259,7 @@ def most_telling(
         scale[-_COUNTED:] = 0.1 * work / max(1.0, row[-2]), 0.1 * work
         return np.asarray(row * scale / work, dtype=np.float64)
 
-    precision = np.eye(len(KINDS))
+    precision = np.eye(len(TERMS))
     for ops in measured:
         found = share(ops)
         precision += np.outer(found, found) / _NOISE**2

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from autocompress.core.measurement import Measurement
+from autocompress.measurement.bootstrap import bootstrap_interval
 from autocompress.measurement.protocol import PUBLISH, TimingProtocol
 
 #: Seconds a child may take beyond what its protocol asks for.
@@ -40,7 +41,8 @@ def measure_interleaved(
     """Batch-1 latency of several models, taken in turns so that they can be compared.
 
     The passes are shared out among fresh processes. The figure is the median over processes of
-    each one's lower-envelope time; the interval spans all passes of all processes.
+    each one's lower-envelope time; the interval is its 95 % bootstrap interval
+    (:func:`~autocompress.measurement.bootstrap.bootstrap_interval`).
 
     Args:
         paths: artifacts of the runtime.
@@ -111,11 +113,13 @@ def _combined(
         return Measurement(
             protocol=protocol.to_json(), error=str(answers[0].get("error", "no answer"))
         )
+    value = median(answer["value_us"] for answer in good)
+    low, high = bootstrap_interval([answer["batches_us"] for answer in good], protocol.quantile)
     return Measurement(
-        value=median(answer["value_us"] for answer in good) / 1e3,
+        value=value / 1e3,
         unit="ms",
-        low=min(answer["low_us"] for answer in good) / 1e3,
-        high=max(answer["high_us"] for answer in good) / 1e3,
+        low=min(value, low) / 1e3,
+        high=max(value, high) / 1e3,
         runs=sum(answer["runs"] for answer in good),
         protocol=protocol.to_json(),
         environment={

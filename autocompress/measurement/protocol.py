@@ -82,7 +82,7 @@ class TimingProtocol:
 SEARCH = TimingProtocol("search", min_seconds=0.006, passes=3)
 #: For the tables of a profile: the same, with more turns.
 TABLE = TimingProtocol("table", min_seconds=0.02, min_runs=50, passes=5)
-#: For figures that are reported: fresh processes and about a second.
+#: For figures that are reported: fresh processes and about a second, with a bootstrap interval.
 PUBLISH = TimingProtocol("publish", warmup=20, min_runs=200, min_seconds=0.3, passes=6, processes=3)
 
 PRESETS = {protocol.name: protocol for protocol in (SEARCH, TABLE, PUBLISH)}

@@ -32,6 +32,7 @@ class Timing:
         batches: batches that count.
         dropped: batches that did not count.
         passes_us: the quantile of each pass.
+        batches_us: the mean times of each pass's batches that count; empty where not known.
     """
 
     value_us: float
@@ -41,6 +42,7 @@ class Timing:
     batches: int
     dropped: int
     passes_us: tuple[float, ...]
+    batches_us: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(slots=True)
@@ -164,4 +166,5 @@ def _timing(one: _Series, protocol: TimingProtocol) -> Timing:
         batches=sum(len(batch) for batch in one.passes),
         dropped=one.dropped,
         passes_us=tuple(figures),
+        batches_us=tuple(map(tuple, one.passes)),
     )

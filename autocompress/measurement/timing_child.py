@@ -34,8 +34,7 @@ def main() -> None:
     for place, timing in zip(places, time_interleaved(calls, protocol), strict=True):
         answers[place] = {
             "value_us": timing.value_us,
-            "low_us": timing.low_us,
-            "high_us": timing.high_us,
+            "batches_us": timing.batches_us,
             "runs": timing.runs,
             "dropped": timing.dropped,
             "environment": environment,

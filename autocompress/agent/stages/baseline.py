@@ -72,7 +72,7 @@ def _rows(stored: Any) -> dict[str, Row]:
     """
     rows = {row["id"]: row for row in stored}
     for name in (FP32, INT8):
-        for key in ("accuracy", "val_accuracy", "size_bytes"):
+        for key in ("accuracy", "val_accuracy", "trial_accuracy", "size_bytes"):
             if not isinstance(rows[name][key], int | float):
                 raise ValueError(f"{key} of {name} is {rows[name][key]!r}")
     return rows
@@ -169,11 +169,7 @@ def _original(context: Context) -> Artifact:
     candidate = context.space.decode(context.space.original)
     model = fold_batch_norm(realise(context.elastic, candidate))
     prepared = PreparedModel(model.eval(), context.space.graph.operations(candidate))
-    artifact = write_artifact(context, candidate, prepared, FP32, name="original, fp32")
-    # trials are judged by fewer examples: what they lose is counted against the same ones
-    split = context.evaluator.trial_split()
-    artifact.row["trial_accuracy"] = evaluate_model(prepared.model, split, context.request.task)
-    return artifact
+    return _written(context, candidate, prepared, FP32, "original, fp32")
 
 
 def _int8(context: Context) -> Artifact:
@@ -181,7 +177,17 @@ def _int8(context: Context) -> Artifact:
     quantized = uniform([n for n, la in context.space.graph.layers.items() if la.calls == 1], 8, 8)
     candidate = Candidate(architecture=original.architecture, layers=quantized.layers)
     prepared = context.evaluator.prepare(candidate, steps=0, seed=context.request.seed)
-    return write_artifact(context, candidate, prepared, INT8, name="original, uniform int8")
+    return _written(context, candidate, prepared, INT8, "original, uniform int8")
+
+
+def _written(
+    context: Context, candidate: Candidate, prepared: PreparedModel, name: str, words: str
+) -> Artifact:
+    artifact = write_artifact(context, candidate, prepared, name, name=words)
+    # trials are judged by fewer examples: what they lose is counted against the same ones
+    split = context.evaluator.trial_split()
+    artifact.row["trial_accuracy"] = evaluate_model(prepared.model, split, context.request.task)
+    return artifact
 
 
 def finish_row(row: Row, reference: Row, context: Context) -> None:

@@ -12,7 +12,12 @@ from safetensors.torch import load_file
 
 from autocompress.agent.context import Context
 from autocompress.agent.selection import first_finalists, nearest, next_finalists
-from autocompress.agent.stages.search import LEAST, open_study, original_score
+from autocompress.agent.stages.search import (
+    LEAST,
+    baseline_metrics,
+    open_study,
+    original_score,
+)
 from autocompress.core.budget import Fidelity
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
@@ -71,15 +76,17 @@ def _spend_what_is_left(context: Context, models: int) -> None:
     if not plan.seconds or not models or context.request.budget.train_steps is not None:
         return
     left = context.remaining(plan.seconds["verify"]) * context.request.workers / models
+    if left <= 0:
+        return  # nothing new is begun; what must be trained again is trained as it was planned
     steps = max(1, int(left / max(1e-4, plan.step_seconds)))
     steps = min(steps, 4 * plan.effort.final_steps)
     context.evaluator.effort = replace(
-        context.evaluator.effort, final_steps=steps, final_seconds=max(0.0, left)
+        context.evaluator.effort, final_steps=steps, final_seconds=left
     )
     context.decide(
         STAGE,
         "plan again",
-        f"{max(0.0, left):.1f} s are left for each of {models} models: up to {steps} steps.",
+        f"{left:.1f} s are left for each of {models} models: up to {steps} steps.",
         seconds=left, steps=steps, planned=plan.effort.final_steps,
     )  # fmt: skip
 
@@ -89,14 +96,17 @@ def _in_rounds(
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
     """Choose and train a third of the models at a time; returns the chosen and the trained."""
     objectives, models = context.request.objectives, min(context.plan.models, len(searched))
+    known = baseline_metrics(context, context.plan.fidelity)
     chosen: list[TrialRecord] = []
     trained: list[TrialRecord] = []
     for number in range(ROUNDS):
         places = math.ceil(models * (number + 1) / ROUNDS) - len(chosen)
         if not chosen:
-            more = first_finalists(searched, objectives, places, original=reference)
+            more = first_finalists(searched, objectives, places, original=reference, known=known)
         else:
-            more = next_finalists(searched, chosen, trained, objectives, places, original=reference)
+            more = next_finalists(
+                searched, chosen, trained, objectives, places, original=reference, known=known
+            )
         chosen += more
         trained = _train(context, chosen, models)
         if len(trained) < len(chosen):

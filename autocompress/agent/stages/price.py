@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from autocompress.agent.context import Context
-from autocompress.agent.figures import estimated
+from autocompress.agent.figures import Row, estimated
 from autocompress.agent.prices import Prices
 from autocompress.agent.seeds import neighbours, uniform_seeds
 from autocompress.core.candidate import Candidate
@@ -44,6 +44,9 @@ def run(context: Context) -> None:
     # from here on nothing is measured for pricing: equal genomes must have equal prices
     context.predictor = LatencyPredictor(profile)
     context.pricer = Prices(CandidatePricer(context.space, context.predictor))
+    for row in context.baselines.values():  # also of those that were made again
+        row.update(estimated(context, context.space.graph.operations(_candidate(row))))
+    context.folder.write_json("baseline.json", list(context.baselines.values()))
     if context.folder.read_json("pricing.json", dict) is None:
         _check(context)
         for concern in concerns(context.predictor.profile):
@@ -184,15 +187,16 @@ def _widen(context: Context, errors: list[float]) -> None:
     )  # fmt: skip
 
 
+def _candidate(row: Row) -> Candidate:
+    return Candidate.from_json(row["candidate"])
+
+
 def _check(context: Context) -> None:
     """Hold the estimates of the baselines against what was measured."""
     evidence = {}
     for name, row in context.baselines.items():
-        candidate = Candidate.from_json(row["candidate"])
-        row.update(estimated(context, context.space.graph.operations(candidate)))
         if measured := row.get("latency_ms"):
             evidence[name] = {"measured_ms": measured, "estimate_ms": row["latency_estimate_ms"]}
-    context.folder.write_json("baseline.json", list(context.baselines.values()))
     _widen(context, [abs(v["estimate_ms"] / v["measured_ms"] - 1) for v in evidence.values()])
     context.folder.write_json("pricing.json", evidence)
     errors = [v["estimate_ms"] / v["measured_ms"] - 1 for v in evidence.values()]

@@ -10,6 +10,7 @@ from autocompress.agent.context import Context
 from autocompress.agent.seeds import sensitivity_seeds, uniform_seeds
 from autocompress.agent.stages.baseline import FP32
 from autocompress.core.budget import Fidelity
+from autocompress.core.objective import METRICS
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
 from autocompress.search.executors.registry import make_executor
@@ -21,6 +22,10 @@ STAGE = "search"
 _PATIENCE = 20.0
 #: So many trials are run, and models finalised, however little time is left for them.
 LEAST = 3
+#: A row's accuracy on the examples that trials are judged by: a part of the validation examples
+#: below the final fidelity.
+_SEEN = ("trial_accuracy", "val_accuracy")
+_ESTIMATED = {"latency_ms": "latency_estimate_ms", "size_bytes": "size_estimate_bytes"}
 
 
 def run(context: Context) -> None:
@@ -85,8 +90,22 @@ def open_study(context: Context, trial_seconds: float, fidelity: Fidelity) -> It
 
 def original_score(context: Context, fidelity: Fidelity) -> float:
     """The original's score, larger is better, on the examples that a fidelity's trials are on."""
-    name = "val_accuracy" if fidelity == Fidelity.FINAL else "trial_accuracy"
-    return context.request.task.score(context.baselines[FP32][name])
+    return context.request.task.score(context.baselines[FP32][_SEEN[fidelity == Fidelity.FINAL]])
+
+
+def baseline_metrics(context: Context, fidelity: Fidelity) -> list[dict[str, float]]:
+    """The baselines' figures in the terms of trials of a fidelity: scores and estimates."""
+    found = []
+    for row in context.baselines.values():
+        estimates = {
+            metric: row.get(_ESTIMATED.get(metric, metric))
+            for metric in METRICS
+            if metric != "accuracy"
+        }
+        metrics = {name: float(value) for name, value in estimates.items() if value is not None}
+        accuracy = context.request.task.score(row[_SEEN[fidelity == Fidelity.FINAL]])
+        found.append({**metrics, "accuracy": accuracy})
+    return found
 
 
 def _seeds(context: Context) -> list[tuple[str, Genome]]:

@@ -14,7 +14,7 @@ from autocompress.agent.artifacts import (
     remove,
     write_artifact,
 )
-from autocompress.agent.bounds import broken, infeasible, not_proven, score, value
+from autocompress.agent.bounds import broken, certain, infeasible, not_proven, score
 from autocompress.agent.context import Context
 from autocompress.agent.figures import Row
 from autocompress.agent.stages.baseline import FP32, finish_row
@@ -169,11 +169,11 @@ def _time(context: Context, artifacts: Sequence[Artifact]) -> None:
 
 
 def _holds(context: Context, artifact: Artifact) -> bool:
-    """Whether the verified model keeps the constraints, as measured where it was measured."""
+    """Whether the verified model keeps the constraints, as surely as it was measured."""
     request, row = context.request, artifact.row
     for constraint in (found := broken(request, row)):
         artifact.broken.append(
-            f"{constraint.metric} is {value(row, constraint.metric):.6g}, "
+            f"{constraint.metric} is {certain(row, constraint.metric):.6g}, "
             f"the bound is {constraint.bound:.6g}"
         )
     return not found
@@ -191,10 +191,11 @@ def _none_holds(context: Context, artifacts: Sequence[Artifact]) -> Verification
 def _front(context: Context, artifacts: list[Artifact]) -> list[Artifact]:
     """Those that neither another model nor a baseline surpasses in the objectives.
 
-    To surpass in accuracy is to be at least as good on the validation examples, by which the search
-    chose, and on the test examples: where the two disagree nothing is known to be worse. Baselines
-    that break a constraint are out of the contest, as models are. Latency counts by its estimate
-    when not measured.
+    At least as accurate is what is so on the validation examples, by which the search chose, and on
+    the test examples: where the two disagree, neither model is known to be the more accurate. Test
+    examples can keep a model here; they never prefer one (``SearchResult.best``). Baselines that
+    break a constraint are out of the contest, as models are. Latency counts by its estimate when
+    not measured.
     """
     if not artifacts:
         return []

@@ -38,6 +38,7 @@ def adapt(
     import json
 
     from autocompress.cli.devices.measuring import profile_folder
+    from autocompress.errors import RequestError
     from autocompress.hardware import load_profile
     from autocompress.hardware.onnx_operations import read_operations
     from autocompress.hardware.transfer import adapt as transfer
@@ -47,15 +48,17 @@ def adapt(
     networks = read_measurements(measurements)
     bases = [load_profile(name.strip()) for name in known.split(",") if name.strip()]
     found = transfer(identifier, networks, bases)
-    found.profile.save(target)
     next_ones: list[str] = []
     if suggest is not None:
         measured = {network.name for network in networks}
         pool = [path for path in sorted(suggest.glob("*.onnx")) if path.name not in measured]
+        if not pool:
+            raise RequestError(f"--suggest is {suggest}; no other *.onnx files are there")
         base = next(profile for profile in bases if profile.id == found.base)
         operations = [read_operations(path) for path in pool]
         order = most_telling([network.ops for network in networks], operations, base)
         next_ones = [pool[i].name for i in order[:5]]
+    found.profile.save(target)
     if as_json:
         checked = found.profile.validation
         values = {
@@ -81,20 +84,20 @@ def read_measurements(path: Path) -> list[MeasuredNetwork]:
     from autocompress.hardware.transfer import MeasuredNetwork
 
     try:
-        lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the measurements {path}: {error}") from error
     networks = []
-    for number, line in enumerate(lines, start=2):
-        model, text = (line.get(column) for column in COLUMNS)
-        if not model or not text:
-            raise RequestError(f"{path}, line {number}: columns {' and '.join(COLUMNS)} are needed")
+    reader = csv.DictReader(text.splitlines())
+    for line in reader:
+        where = f"{path}, line {reader.line_num}"
+        model, figure = (line.get(column) for column in COLUMNS)
+        if not model or not figure:
+            raise RequestError(f"{where}: columns {' and '.join(COLUMNS)} are needed")
         try:
-            latency = float(text)
+            latency = float(figure)
         except ValueError:
-            raise RequestError(
-                f"{path}, line {number}: latency_ms is {text!r}; it must be a number"
-            ) from None
+            raise RequestError(f"{where}: latency_ms is {figure!r}; it must be a number") from None
         place = path.parent / model
         networks.append(MeasuredNetwork(place.name, tuple(read_operations(place)), latency))
     return networks

@@ -12,8 +12,13 @@ from autocompress.cli import options
 
 def measure(
     space: Annotated[
-        str, typer.Option("--space", help="Measure the kernels that this space reaches.")
-    ] = "tiny_cnn",
+        str | None,
+        typer.Option("--space", help="Measure the kernels that this space reaches: tiny_cnn."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="FILE.py:FUNCTION", help="Instead: those of your model."),
+    ] = None,
     shape: Annotated[
         str, typer.Option("--input", metavar="CxHxW", help="Shape of one input.")
     ] = "3x32x32",
@@ -73,13 +78,13 @@ def measure(
     What was measured already is not timed again: the same command goes on where it stopped.
     """
     from autocompress.cli.devices import measuring, remote
-    from autocompress.cli.devices.packing import SpaceRequest
+    from autocompress.cli.devices.request import SpaceRequest, chosen
     from autocompress.cli.devices.texts import input_shape, thread_counts
     from autocompress.core.budget import parse_seconds
     from autocompress.report.display import make_display
 
     wanted = SpaceRequest(
-        space,
+        chosen(space, model, "tiny_cnn"),
         input_shape(shape),
         classes,
         kernels,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autocompress.agent.seeds import neighbours
+from autocompress.cli.devices.request import SpaceRequest
 from autocompress.core.events import Event
-from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
 from autocompress.hardware import HardwareProfile, LatencyPredictor
@@ -24,9 +23,6 @@ from autocompress.measurement.calibrating import affordable, calibrate_on
 from autocompress.report.display import Display
 from autocompress.report.units import seconds as duration
 from autocompress.runtimes.registry import load_runtime
-
-if TYPE_CHECKING:
-    from autocompress.cli.devices.packing import SpaceRequest
 
 #: Candidates whose kernels are looked at.
 SAMPLES = 300
@@ -54,14 +50,10 @@ class Measured:
 
 
 def measure_space(
-    name: str,
+    request: SpaceRequest,
     *,
-    input_shape: Sequence[int],
-    classes: int,
-    threads: int,
     seconds: float,
     runtime: str = "onnxruntime",
-    seed: int = 0,
     announce: Callable[[BuildPlan], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
@@ -71,27 +63,18 @@ def measure_space(
     measured before is kept, also that of a session that was killed.
 
     Args:
-        name: the space.
-        input_shape: shape of one input, without the batch dimension.
-        classes: outputs of the networks.
-        threads: intra-op threads of the runtime.
+        request: the space, and the number of threads.
         seconds: no kernel is begun after so long.
         runtime: the runtime's name.
-        seed: of the sampled candidates.
         announce: told beforehand how many rows there are, and how long they take.
         progress: told how many of how many are done.
 
     Raises:
         RequestError: no such space or runtime, or the space does not fit the input.
     """
-    profile = local_profile(threads=threads, runtime=load_runtime(runtime))
-    space = load_space(
-        name,
-        input_shape=input_shape,
-        num_classes=classes,
-        capabilities=profile.capabilities,
-        seed=seed,
-    )
+    seed = request.seed
+    profile = local_profile(threads=request.threads[0], runtime=load_runtime(runtime))
+    space = request.open_space(profile.capabilities)
     predictor = LatencyPredictor.for_device(profile)
     builder = sampled(space, predictor, seed=seed)
     plan = builder.plan()
@@ -135,13 +118,9 @@ def measure_here(
 
         display(Event("measure", "stage_started", f"sampling {request.space}"))
         found = measure_space(
-            request.space,
-            input_shape=request.input_shape,
-            classes=request.classes,
-            threads=request.threads[0],
+            request,
             seconds=SECONDS if seconds is None else seconds,
             runtime=runtime,
-            seed=request.seed,
             announce=lambda plan: display(Event("measure", "note", plan.sentence())),
             progress=tell,
         )

@@ -11,8 +11,14 @@ from autocompress.cli import options
 
 
 def pack(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="Pack this space's kernels.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The zip file.")],
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="Pack this space's kernels.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="FILE.py:FUNCTION", help="Instead: those of your model."),
+    ] = None,
     shape: Annotated[
         str, typer.Option("--input", metavar="CxHxW", help="Shape of one input.")
     ] = "3x32x32",
@@ -36,13 +42,14 @@ def pack(
     """Write a bench pack: measure a device that has only Python, numpy and onnxruntime."""
     import json
 
-    from autocompress.cli.devices.packing import SpaceRequest, pack_space
+    from autocompress.cli.devices.packing import pack_space
+    from autocompress.cli.devices.request import SpaceRequest, chosen
     from autocompress.cli.devices.texts import input_shape, thread_counts
     from autocompress.report.units import seconds as duration
 
     counts = thread_counts(threads)
     request = SpaceRequest(
-        space, input_shape(shape), classes, kernels, networks, counts, rounds, seed
+        chosen(space, model), input_shape(shape), classes, kernels, networks, counts, rounds, seed
     )
     made = pack_space(request, out)
     size = out.stat().st_size

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from autocompress.agent.seeds import neighbours, uniform_seeds
 from autocompress.cli.devices.measuring import sampled
-from autocompress.elastic.registry import load_space
+from autocompress.cli.devices.request import SpaceRequest
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
 from autocompress.hardware import HardwareProfile, LatencyPredictor
 from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.profile import RuntimeSpec
 from autocompress.measurement.networks import Network
-from autocompress.measurement.pack import ROUNDS, BenchPack, write_pack
+from autocompress.measurement.pack import BenchPack, write_pack
 from autocompress.runtimes.registry import load_runtime
 
 #: Tries for a candidate whose operations no earlier one has.
 _TRIES = 50
-
-
-@dataclass(frozen=True, slots=True)
-class SpaceRequest:
-    """What of a search space is to be measured.
-
-    Attributes:
-        space: the space's name.
-        input_shape: shape of one input, without the batch dimension.
-        classes: outputs of the networks.
-        kernels: so many, the most frequent; those of the networks come on top. None: all.
-        networks: whole networks, for calibration and validation.
-        threads: numbers of threads that are measured.
-        rounds: times that everything is gone through.
-        seed: of the sampled candidates.
-    """
-
-    space: str
-    input_shape: tuple[int, ...]
-    classes: int = 10
-    kernels: int | None = None
-    networks: int = 12
-    threads: tuple[int, ...] = (1,)
-    rounds: int = ROUNDS
-    seed: int = 0
 
 
 def pack_space(request: SpaceRequest, path: Path) -> BenchPack:
@@ -64,13 +38,7 @@ def pack_space(request: SpaceRequest, path: Path) -> BenchPack:
         describe_machine(),
         RuntimeSpec(engine.name, lowering=engine.lowering),
     )
-    space = load_space(
-        request.space,
-        input_shape=request.input_shape,
-        num_classes=request.classes,
-        capabilities=unmeasured.capabilities,
-        seed=request.seed,
-    )
+    space = request.open_space(unmeasured.capabilities)
     predictor = LatencyPredictor(unmeasured)
     return write_pack(
         path,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from autocompress.cli.devices.import_results import save_results, show
 from autocompress.cli.devices.measuring import profile_folder
-from autocompress.cli.devices.packing import SpaceRequest, pack_space
+from autocompress.cli.devices.packing import pack_space
+from autocompress.cli.devices.request import SpaceRequest
 from autocompress.core.events import Event
 from autocompress.errors import DeviceError, RequestError
 from autocompress.hardware.machine import cache_folder, slug

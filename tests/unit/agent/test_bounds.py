@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import autocompress as ac
 from autocompress.agent.bounds import (
     broken,
+    certain,
     infeasible,
     not_proven,
     score,
@@ -52,6 +53,13 @@ def request(task: ac.Task | None = None, **constraints: float) -> Request:
 )
 def test_value(row: dict[str, Any], metric: str, wanted: float) -> None:
     assert value(ROW | row, metric) == pytest.approx(wanted, nan_ok=True)
+
+
+@pytest.mark.parametrize(("bound", "kept"), [(3.2, True), (3.1, False)])
+def test_a_measured_latency_keeps_a_bound_with_its_upper_end(bound: float, kept: bool) -> None:
+    row = ROW | {"latency_ms": 3.0, "latency_low_ms": 2.9, "latency_high_ms": 3.15}
+    assert certain(row, "latency_ms") == 3.15
+    assert (not broken(request(latency_ms=bound), row)) is kept
 
 
 def test_a_metric_that_is_better_when_smaller() -> None:

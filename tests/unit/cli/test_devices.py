@@ -324,3 +324,30 @@ def test_adapt_refuses(
     assert outcome.code == 2
     assert message in outcome.err
     assert not (tmp_path / "b").exists()
+
+
+MODELS = Path(__file__).parents[2] / "integration" / "bad_models.py"
+
+
+def test_pack_a_model_of_ones_own(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "bench.zip"
+    outcome = run("devices", "pack", "--model", f"{MODELS}:small", "--input", "1x8x8", "--out", out,
+                  "--kernels", 5, "--networks", 2)  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "kernels and 2 networks" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tiny_cnn", "--model", "m.py:f"], "'tiny_cnn' and model 'm.py:f' are both given"),
+        ([], "nothing is given to measure; name a space, or --model FILE.py:FUNCTION"),
+        (["--model", "m.py"], "--model is 'm.py'; write FILE.py:FUNCTION"),
+        (["--model", "none.py:f"], "there is no file none.py"),
+    ],
+)
+def test_pack_refuses(run: Run, tmp_path: Path, words: list[str], message: str) -> None:
+    outcome = run("devices", "pack", *words, "--out", tmp_path / "bench.zip")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "bench.zip").exists()

@@ -193,3 +193,9 @@ def test_archive_tells_what_entered() -> None:
     assert archive.hypervolume([1, 1]) == 1.0
     with pytest.raises(RequestError, match="2 objectives"):
         archive.add([1, 2, 3], "long")
+
+
+def test_largest_gains_refuses_other_objectives() -> None:
+    with pytest.raises(RequestError, match="losses have 2 objectives, what is given has 3"):
+        largest_gains([[0.0, 0.0]], [1.0, 1.0], 1, given=[[0.0, 0.0, 0.0]])
+    assert largest_gains([], [1.0, 1.0], 1, given=[[0.0, 0.0]]) == []

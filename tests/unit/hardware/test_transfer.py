@@ -11,11 +11,12 @@ from scipy.stats import spearmanr
 
 from autocompress.errors import RequestError
 from autocompress.hardware.calibration import Calibration
-from autocompress.hardware.kinds import kind_of
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.profile import HardwareProfile, RuntimeSpec
 from autocompress.hardware.profiles import load_profile
+from autocompress.hardware.table import LatencyTable
 from autocompress.hardware.transfer import FEWEST, MeasuredNetwork, adapt, most_telling
+from autocompress.hardware.work_scale import work_kind
 from autocompress.measurement.networks import Network, reference_networks
 
 KNOWN = load_profile("amd_epyc_zen5_avx512")
@@ -34,7 +35,7 @@ def truth_ms(network: Network, rng: np.random.Generator) -> float:
     predictor = LatencyPredictor(KNOWN)
     kernels = predictor.kernels(network.ops)
     us = 12.0 + 0.8 * len(kernels)
-    us += sum(FACTORS[kind_of(k)] * predictor.price(k).hot_us for k in kernels)
+    us += sum(FACTORS[work_kind(k)] * predictor.price(k).hot_us for k in kernels)
     return float(us * (1 + 0.03 * rng.standard_normal()) / 1e3)
 
 
@@ -122,3 +123,42 @@ def test_refused() -> None:
     wrong = [*measured(4), MeasuredNetwork("odd", NETWORKS[9].ops, -1.0)]
     with pytest.raises(RequestError, match=r"'odd' has latency_ms = -1\.0"):
         adapt("board", wrong, [KNOWN])
+
+
+def test_what_was_validated_is_what_is_saved(tmp_path: Path) -> None:
+    """Also for kernels that the known device has no row of."""
+    bare = replace(KNOWN, table=LatencyTable([*KNOWN.table][:40]))
+    found = adapt("board", measured(12), [bare])
+    known, new = LatencyPredictor(bare), LatencyPredictor(found.profile)
+    for network in NETWORKS[20:30]:
+        for kernel in known.kernels(network.ops):
+            if not kernel.is_view:
+                factor = found.factors[work_kind(kernel)] * bare.calibration.a
+                assert new.price(kernel).hot_us == pytest.approx(
+                    factor * known.price(kernel).hot_us
+                )
+
+
+def test_nothing_of_the_other_device_binds() -> None:
+    known = load_profile("stm32f4_cortex_m4")
+    assert known.limits.bounds
+    found = adapt("board", measured(6), [known])
+    assert not found.profile.limits.bounds
+    assert found.profile.provenance.sources == known.provenance.sources
+
+
+def test_a_device_without_prices_is_refused() -> None:
+    empty = replace(KNOWN, id="empty", table=LatencyTable())
+    with pytest.raises(RequestError, match="empty has neither a latency table nor a roofline"):
+        adapt("board", measured(5), [KNOWN, empty])
+    with pytest.raises(RequestError, match="are not all different"):
+        adapt("board", measured(5), [KNOWN, KNOWN])
+
+
+def test_a_transferred_device_can_be_known_to_the_next() -> None:
+    first = adapt("board", measured(20), [KNOWN]).profile
+    again = adapt("copy", measured(20), [first]).profile
+    ops = NETWORKS[25].ops
+    assert LatencyPredictor(again).estimate(ops).value == pytest.approx(
+        LatencyPredictor(first).estimate(ops).value, rel=0.1
+    )

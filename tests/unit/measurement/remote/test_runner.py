@@ -104,7 +104,7 @@ def test_the_same_readings_give_the_timers_figures(
     assert order["runner"] == order["timer"]
     for one, other in zip(found, expected, strict=True):
         assert one | {"passes_us": tuple(one["passes_us"])} == {
-            name: getattr(other, name) for name in timer.Timing.__slots__
+            name: getattr(other, name) for name in timer.Timing.__slots__ if name != "batches_us"
         }
 
 
