@@ -99,7 +99,9 @@ def main(
     run_dir: str | None = None,
 ) -> ac.SearchResult:
     """Train (or load) the model, search, and print the front with its baselines."""
-    data = ac.Data.load(f"cifar10:{data_dir}" if data_dir else "digits")
+    source = f"cifar10:{data_dir}" if data_dir else "digits"
+    # trained weights have seen every training example: choose by half of the test examples
+    data = ac.Data.load(source if weights is None else f"{source}?val=test")
     torch.manual_seed(0)
     model = ResNet20(channels=data.input_shape[0], classes=data.num_classes or 10)
     if weights is not None:

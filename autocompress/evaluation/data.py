@@ -18,6 +18,8 @@ from autocompress.evaluation.splits import ArraySplit, Batch, DatasetSplit, Load
 VAL_SHARE = 0.1
 #: Calibration examples taken from the training examples when none are given.
 CALIBRATION_SIZE = 256
+#: At the end of a source's name: half of its test examples become validation examples.
+HALVES = "?val=test"
 #: Examples of a split read to describe it, when it does not tell its labels itself.
 DESCRIBE_LIMIT = 2048
 
@@ -30,7 +32,9 @@ class Data:
 
     Args:
         train: what candidates are trained on.
-        val: what the search chooses by; None holds a tenth of ``train`` out, by class.
+        val: what the search chooses by; None holds a tenth of ``train`` out, by class. The text
+            "test" takes half of ``test``: for a model that has been trained on all of ``train``,
+            whose accuracy there says little.
         test: what results are reported on, never searched on; None falls back to ``val``, and
             :attr:`notes` says so.
         calibration: what activation ranges are taken from; None takes 256 of ``train``.
@@ -74,6 +78,8 @@ class Data:
         self.train = wrap(train, "train")
         if val is None:
             self.train, self.val = self._held_out(self.train, seed)
+        elif isinstance(val, str):
+            self.val, test = self._halves(val, test, seed)
         else:
             self.val = wrap(val, "val")
         if test is None:
@@ -97,15 +103,17 @@ class Data:
 
         Args:
             spec: ``"digits"``, ``"cifar10:DIR"``, ``"parquet:DIR"``, ``"mnist:DIR"`` or
-                ``"images:DIR"`` (``"images:DIR@SIZE"`` resizes and crops).
+                ``"images:DIR"`` (``"images:DIR@SIZE"`` resizes and crops). With ``?val=test`` at
+                its end half of the test examples become the validation examples.
 
         Raises:
             DataError: no such source, or what it reads is missing or broken.
         """
         from autocompress.evaluation.data_sources import load
 
-        loaded = load(spec)
-        data = cls(loaded.train, loaded.val, loaded.test, name=loaded.name)
+        loaded = load(spec.removesuffix(HALVES))
+        val = "test" if spec.endswith(HALVES) else loaded.val
+        data = cls(loaded.train, val, loaded.test, name=loaded.name)
         data.source = spec
         data.classes = loaded.classes
         data.notes.extend(loaded.notes)
@@ -197,6 +205,25 @@ class Data:
             f"were held out{'' if train.labels is None else ', by class'}"
         )
         return _part(train, rest, "train"), _part(train, held, "val")
+
+    def _halves(self, val: str, test: Any, seed: int) -> tuple[Split, Split]:
+        if val != "test" or test is None:
+            raise DataError(
+                f"val is {val!r}; give validation examples, or 'test' together with test="
+            )
+        whole = wrap(test, "test")
+        if isinstance(whole, LoaderSplit) or len(whole) < 2:
+            raise DataError(
+                "val='test' divides the test examples: give at least two, as a Dataset or a pair "
+                "of tensors"
+            )
+        half = choose(len(whole), len(whole) // 2, seed, whole.labels)
+        rest = np.setdiff1d(np.arange(len(whole)), half)
+        self.notes.append(
+            f"{len(half):,} of the {len(whole):,} test examples became validation examples, which "
+            "the search chooses by; results are reported on the others"
+        )
+        return _part(whole, half, "val"), _part(whole, rest, "test")
 
     def _set_augmentation(self, augment: str | None) -> None:
         for split in (self.val, self.test, self.calibration):

@@ -54,6 +54,7 @@ def run(context: Context) -> None:
     context.folder.write_json("baseline.json", [a.row for a in artifacts])
     context.tell(STAGE, "note", "baseline", {"rows": [a.row for a in artifacts]})
     _say(context)
+    _doubt_validation(context)
     if stored is None:
         _plan_again(context, cost)
     else:
@@ -198,6 +199,25 @@ def finish_row(row: Row, reference: Row, context: Context) -> None:
     if row.get("latency_ms") and reference.get("latency_ms"):
         row["speedup"] = reference["latency_ms"] / row["latency_ms"]
     row["size_ratio"] = reference["size_bytes"] / row["size_bytes"]
+
+
+def _doubt_validation(context: Context) -> None:
+    """Say so when the original does better on validation than on test examples than chance would.
+
+    A two-sided 95 % interval of the test accuracy, twice as wide, is the limit.
+    """
+    row = context.baselines[FP32]
+    high, test, val = (row.get(key) for key in ("accuracy_high", "accuracy", "val_accuracy"))
+    if context.from_scratch or high is None or val <= test + 2 * (high - test):
+        return
+    context.decide(
+        STAGE,
+        "doubt the validation examples",
+        f"The original scores {val:.4f} on validation and {test:.4f} on test examples: it has "
+        "probably been trained on the former, so that they say little about what a change costs. "
+        "Give val= examples that it has not seen, or val='test' for half of the test examples.",
+        val_accuracy=val, accuracy=test,
+    )  # fmt: skip
 
 
 def _say(context: Context) -> None:

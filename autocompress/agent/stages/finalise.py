@@ -95,8 +95,9 @@ def _in_rounds(
     context: Context, searched: list[TrialRecord], reference: float
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
     """Choose and train a third of the models at a time; returns the chosen and the trained."""
-    objectives, models = context.request.objectives, min(context.plan.models, len(searched))
+    objectives = context.request.objectives
     known = baseline_metrics(context, context.plan.fidelity)
+    models = min(context.plan.models, len(searched))
     chosen: list[TrialRecord] = []
     trained: list[TrialRecord] = []
     for number in range(ROUNDS):

@@ -268,3 +268,35 @@ def test_the_callers_random_numbers_are_its_own_between_batches() -> None:
 def test_loader_length_counts_what_it_yields() -> None:
     assert len(Data(loader(20, drop_last=True), pair()).train) == 16
     assert len(Data(list(loader(20)), pair()).train) == 20
+
+
+def test_half_of_the_test_examples_become_validation_examples() -> None:
+    """By class, without overlap, and all training examples stay."""
+    x, y = pair(40, seed=3)
+    data = Data(pair(30), "test", (x, y))
+    assert (len(data.train), len(data.val), len(data.test)) == (30, 20, 20)
+    parts = [torch.cat([b[0] for b in s.batches(8)]) for s in (data.val, data.test)]
+    assert len({tuple(row.flatten().tolist()) for row in torch.cat(parts)}) == 40
+    assert np.bincount(data.val.labels).tolist() == [5, 5, 5, 5]  # type: ignore[arg-type]
+    assert any("20 of the 40 test examples became validation examples" in n for n in data.notes)
+
+
+def test_half_of_a_named_sources_test_examples() -> None:
+    whole, halves = Data.load("digits"), Data.load("digits?val=test")
+    assert halves.source == "digits?val=test"
+    assert len(halves.val) + len(halves.test) == len(whole.test)
+    assert len(halves.train) == len(whole.train)
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "words"),
+    [
+        ("train", pair(), "val is 'train'; give validation examples, or 'test' together with test"),
+        ("test", None, "val is 'test'; give validation examples, or 'test' together with test="),
+        ("test", DataLoader(TensorDataset(*pair())), "divides the test examples: give at least"),
+        ("test", pair(1), "divides the test examples: give at least two"),
+    ],
+)
+def test_halves_that_cannot_be(val: str, test: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Data(pair(), val, test)
