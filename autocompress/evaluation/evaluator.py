@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 
 import torch
@@ -36,6 +35,9 @@ STATISTICS = 1024
 QUANTIZED_SHARE = 0.4
 #: Learning rate after quantisation, relative to the recipe's.
 QUANTIZED_RATE = 0.3
+#: Learning rate, as a share, where only bit-widths change: the weights are at their optimum. A
+#: trained ResNet-20 in 4 bits won back 2.3 points in 120 steps at 0.3, and 1.7 at 1.
+UNCHANGED_RATE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +165,20 @@ class CandidateEvaluator:
         ops = self.elastic.graph.operations(candidate)
         quantized = any(op.weight_bits < 32 for op in ops)
         later = round(steps * QUANTIZED_SHARE) if quantized else 0
-        deadline = _deadline(seconds)
-        done = self._train(model, candidate, steps - later, seed, deadline)
+        share = later / steps if steps else 0.0
+        first = None if seconds is None else seconds * (1 - share)
+        second = None if seconds is None else seconds * share
+        rate = 1.0 if self._changes_structure(candidate) else UNCHANGED_RATE
+        done = self._train(model, candidate, steps - later, seed, first, rate=rate)
         if done or self._changes_structure(candidate):
             reestimate_batch_norm(model, self._statistics_batches())
         fold_batch_norm(model)
         if quantized:
             model = simulate_quantization(model, ops, self.calibration_batches())
             trained = self._train(
-                model, candidate, later, seed + 1, deadline, rate=QUANTIZED_RATE, quantized=True
-            )
+                model, candidate, later, seed + 1, second, rate=rate * QUANTIZED_RATE,
+                quantized=True,
+            )  # fmt: skip
             if trained:
                 recalibrate(model, self.calibration_batches())
             done += trained
@@ -231,7 +237,7 @@ class CandidateEvaluator:
         candidate: Candidate,
         steps: int,
         seed: int,
-        deadline: Callable[[], bool],
+        seconds: float | None,
         rate: float = 1.0,
         quantized: bool = False,
     ) -> int:
@@ -248,14 +254,17 @@ class CandidateEvaluator:
         )
         return fine_tune(
             model, self.data.train, self.task, recipe=recipe, steps=steps, seed=seed,
-            teacher=self.teacher, masks=zero_masks(model, sparse), deadline=deadline,
+            teacher=self.teacher, masks=zero_masks(model, sparse), spent=_clock(seconds),
             batch_size=self.effort.batch_size, bfloat16=self.effort.bfloat16 and not quantized,
         ).steps  # fmt: skip
 
 
-def _deadline(seconds: float | None) -> Callable[[], bool]:
-    end = inf if seconds is None else time.monotonic() + seconds
-    return lambda: time.monotonic() > end
+def _clock(seconds: float | None) -> Callable[[], float]:
+    """The share of so many seconds that is over since this call."""
+    began = time.monotonic()
+    if seconds is None:
+        return lambda: 0.0
+    return lambda: (time.monotonic() - began) / seconds if seconds > 0 else 1.0
 
 
 def checkpoint_path(folder: Path, candidate: Candidate) -> Path:

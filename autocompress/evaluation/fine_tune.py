@@ -42,6 +42,7 @@ def fine_tune(
     seed: int,
     teacher: nn.Module | None = None,
     deadline: Callable[[], bool] = lambda: False,
+    spent: Callable[[], float] = lambda: 0.0,
     masks: Mapping[str, torch.Tensor] | None = None,
     batch_size: int = BATCH_SIZE,
     bfloat16: bool = False,
@@ -57,7 +58,9 @@ def fine_tune(
         steps: optimiser steps at the most; 0 does nothing.
         seed: of the order of the examples.
         teacher: the original model, in evaluation mode; None trains on labels alone.
-        deadline: asked before each step; True ends the training early.
+        deadline: asked before each step; True ends the training early, at whatever rate it had.
+        spent: asked before each step for the share of its time that is over; 1 ends the training.
+            The learning rate falls with the steps or with the time, whichever is further.
         masks: parameter name to a 0/1 tensor; zeros stay zero.
         batch_size: examples per step.
         bfloat16: compute in bfloat16 with channels last, weights kept in float32; not for
@@ -80,10 +83,11 @@ def fine_tune(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step, (inputs, targets) in enumerate(_batches(model, split, batch_size, seed)):
-            if step >= steps or deadline():
+            share = spent()
+            if step >= steps or share >= 1.0 or deadline():
                 break
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * _schedule(step, steps)
+                group["lr"] = recipe.learning_rate * _schedule(step, steps, share)
             if bfloat16 and inputs.dim() == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -138,11 +142,11 @@ def _batches(
             )
 
 
-def _schedule(step: int, steps: int) -> float:
+def _schedule(step: int, steps: int, spent: float = 0.0) -> float:
     warmup = max(1, steps // 20)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    rising = min(1.0, (step + 1) / warmup)
+    done = max(0.0, (step - warmup) / max(1, steps - warmup), spent)
+    return rising * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _guide(inputs: torch.Tensor, recipe: Recipe, teacher: nn.Module | None) -> torch.Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -168,3 +169,20 @@ def test_single_examples_are_fine_without_batch_norm() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     done = fine_tune(model, wrap(_loader(3, 1), "train"), Task(), recipe=ALONE, steps=5, seed=0)
     assert done.steps == 5
+
+
+def test_the_rate_falls_with_the_time_that_is_spent(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training whose time ends before its steps still ends at a rate of nearly nothing."""
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *given: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    shares = iter([i / 20 for i in range(40)])
+    assert _tune(_model(), data, 1000, spent=lambda: next(shares)).steps == 20
+    assert rates[-1] < 0.05 * max(rates)
