@@ -17,6 +17,7 @@ import numpy as np
 from autocompress.core.capabilities import Capabilities
 from autocompress.errors import DeviceError, RequestError
 from autocompress.runtimes.base import Array, KernelNode, TensorSpec
+from autocompress.runtimes.common import feeds, fingerprint_of
 from autocompress.runtimes.external_data import check_external_data
 
 _PROVIDERS = ["CPUExecutionProvider"]
@@ -65,9 +66,9 @@ class OnnxSession:
 
     def run(self, inputs: Mapping[str, Array] | Sequence[Array]) -> list[Array]:
         """Outputs for one batch, in order of :attr:`outputs`."""
-        feeds = self._feeds(inputs)
+        given = feeds(self._inputs, inputs)
         try:
-            results: list[Array] = self._session.run(None, feeds)
+            results: list[Array] = self._session.run(None, given)
         except Exception as error:
             raise DeviceError(f"ONNX Runtime cannot run the model: {error}") from error
         return results
@@ -91,15 +92,6 @@ class OnnxSession:
         call = functools.partial(self._session._sess.run_with_iobinding, binding._iobinding, None)
         call.held = (self, binding, values, held)  # type: ignore[attr-defined]
         return call
-
-    def _feeds(self, inputs: Mapping[str, Array] | Sequence[Array]) -> dict[str, Array]:
-        if isinstance(inputs, Mapping):
-            return dict(inputs)
-        if len(inputs) != len(self._inputs):
-            raise RequestError(
-                f"the model takes {len(self._inputs)} inputs and {len(inputs)} were given"
-            )
-        return {spec.name: array for spec, array in zip(self._inputs, inputs, strict=True)}
 
 
 class OnnxRuntime:
@@ -137,8 +129,7 @@ class OnnxRuntime:
     @property
     def fingerprint(self) -> str:
         """Name, version and options in one line."""
-        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.name}/{self.version}/{options}"
+        return fingerprint_of(self.name, self.version, self.options)
 
     @property
     def lowering(self) -> str:

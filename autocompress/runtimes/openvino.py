@@ -15,6 +15,7 @@ import numpy as np
 from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities
 from autocompress.errors import DeviceError, MissingExtraError, RequestError
 from autocompress.runtimes.base import Array, AttributeValue, KernelNode, TensorSpec
+from autocompress.runtimes.common import feeds, fingerprint_of
 from autocompress.runtimes.external_data import check_external_data
 
 _DEVICE = "CPU"
@@ -129,17 +130,7 @@ class OpenVinoSession:
         return call
 
     def _arrays(self, inputs: Mapping[str, Array] | Sequence[Array]) -> list[Array]:
-        if len(inputs) != len(self._inputs):
-            raise RequestError(
-                f"the model takes {len(self._inputs)} inputs and {len(inputs)} were given"
-            )
-        if isinstance(inputs, Mapping):
-            unknown = sorted(set(inputs) - {spec.name for spec in self._inputs})
-            if unknown:
-                names = ", ".join(spec.name for spec in self._inputs)
-                raise RequestError(f"the model has no input {unknown[0]!r}; its inputs are {names}")
-            inputs = [inputs[spec.name] for spec in self._inputs]
-        return [np.ascontiguousarray(array) for array in inputs]
+        return [np.ascontiguousarray(array) for array in feeds(self._inputs, inputs).values()]
 
 
 class OpenVinoRuntime:
@@ -171,8 +162,7 @@ class OpenVinoRuntime:
     @property
     def fingerprint(self) -> str:
         """Name, version and options in one line."""
-        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.name}/{self.version}/{options}"
+        return fingerprint_of(self.name, self.version, self.options)
 
     @property
     def lowering(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from autocompress.errors import ProfileError
 from autocompress.hardware.profile import PROFILE_FILE, TABLE_FILE, HardwareProfile
@@ -101,10 +103,6 @@ def test_the_line_is_that_of_the_value(folder: Path) -> None:
     ("section", "key"), [(section, key) for section, keys in REQUIRED_KEYS.items() for key in keys]
 )
 def test_a_measured_profile_states_every_figure(folder: Path, section: str, key: str) -> None:
-    import tomllib
-
-    import tomli_w
-
     path = folder / PROFILE_FILE
     value = tomllib.loads(path.read_text())
     del value[section][key]
@@ -119,10 +117,6 @@ def test_a_measured_profile_states_every_figure(folder: Path, section: str, key:
 
 @pytest.mark.parametrize("name", [s.name for s in SECTIONS if s.required or s.measured] + ["table"])
 def test_missing_sections(folder: Path, name: str) -> None:
-    import tomllib
-
-    import tomli_w
-
     path = folder / PROFILE_FILE
     value = tomllib.loads(path.read_text())
     del value[name]
