@@ -66,7 +66,8 @@ def search(
         model: a trained ``torch.nn.Module``, the name of a search space, or a space.
         data: ``Data``, or a text such as ``"digits"`` or ``"cifar10:DIR"``.
         device: a profile's name, the path of a profile, a profile, or ``"local"``: this machine,
-            where missing kernels are measured and every model is timed.
+            where missing kernels are measured and every model is timed; ``"local:openvino"``,
+            ``"local:2"`` and ``"local:openvino:2"`` take another runtime or number of threads.
         budget: ``"10m"``, seconds, or a ``Budget``. With ``Budget(trials=...)`` and a device other
             than ``"local"`` nothing depends on the machine's speed: equal seeds, equal trials.
         objectives: two to four of the metrics.

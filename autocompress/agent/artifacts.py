@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,10 @@ from autocompress.export.manifest import read_manifest, write_manifest
 from autocompress.export.onnx_export import export_onnx
 from autocompress.export.verification import Check, Expectations, Verification, verify_artifact
 from autocompress.graph.ops import Op
+from autocompress.hardware.profile import HardwareProfile
 from autocompress.measurement.models import measure_interleaved
+from autocompress.runtimes.base import Runtime
+from autocompress.runtimes.registry import DEFAULT_RUNTIME, load_runtime
 
 MODEL = "model.onnx"
 #: Test examples on which torch and the runtime are compared; accuracy is over all of them.
@@ -91,6 +95,7 @@ class Artifact:
                 "name": self.row["name"],
                 "sha256": sha256_of(self.path),
                 "size_bytes": self.path.stat().st_size,
+                "runtime": checking_runtime(context.profile).name,
                 "candidate": self.candidate.to_json(),
                 "metrics": {k: v for k, v in self.row.items() if k != "candidate"},
                 "checks": checks,
@@ -123,14 +128,14 @@ def write_artifact(
     path = folder / MODEL
     export_onnx(prepared.model, prepared.ops, context.space.graph.example_inputs, path)
     data, task = context.request.data, context.request.task
-    compared = verify_artifact(
-        path,
+    verified = functools.partial(verify_artifact, path, runtime=checking_runtime(context.profile))
+    compared = verified(
         reference=prepared.model,
         batches=data.test.batches(64, limit=COMPARED),
         expectations=Expectations(classification=task.gives_logits),
     )
-    val = verify_artifact(path, batches=data.val.batches(64), metric=task.evaluate)
-    found = verify_artifact(path, batches=data.test.batches(64), metric=task.evaluate)
+    val = verified(batches=data.val.batches(64), metric=task.evaluate)
+    found = verified(batches=data.test.batches(64), metric=task.evaluate)
     changes = changes_of(context.space, candidate)
     row: Row = {
         "id": identifier,
@@ -146,6 +151,11 @@ def write_artifact(
         **estimated(context, prepared.ops),
     }
     return Artifact(row, folder, candidate, prepared.ops, (*compared.checks, *_accuracy(found)))
+
+
+def checking_runtime(profile: HardwareProfile) -> Runtime:
+    """The device's own runtime where it is this machine; for others ONNX Runtime stands in."""
+    return load_runtime(profile.runtime.name if profile.is_local else DEFAULT_RUNTIME)
 
 
 def _accuracy(found: Verification) -> tuple[Check, ...]:

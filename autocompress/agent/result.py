@@ -73,9 +73,10 @@ class Solution:
 
     def session(self) -> Any:
         """An open session of the model in its runtime; ``run({name: array})`` gives outputs."""
+        from autocompress.export.manifest import runtime_name
         from autocompress.runtimes.registry import load_runtime
 
-        return load_runtime("onnxruntime").load(self.path)
+        return load_runtime(runtime_name(self.manifest)).load(self.path)
 
     def __repr__(self) -> str:
         shown = {k: self.metrics.get(k) for k in ("accuracy", "latency_ms", "size_bytes")}

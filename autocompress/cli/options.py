@@ -41,7 +41,10 @@ Data: TypeAlias = Annotated[
     ),
 ]
 Device: TypeAlias = Annotated[
-    str, typer.Option("--device", help="A device's name, or the path of its profile.")
+    str,
+    typer.Option(
+        "--device", help="A device's name, the path of its profile, or local[:RUNTIME][:THREADS]."
+    ),
 ]
 BudgetText: TypeAlias = Annotated[
     str, typer.Option("--budget", metavar="TIME", help="Time for the whole run: 90s, 10m, 1h30m.")

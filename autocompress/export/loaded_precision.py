@@ -10,15 +10,6 @@ from typing import Any
 
 from autocompress.runtimes.base import KernelNode, Runtime
 
-#: Kernels that multiply integers.
-INTEGER_KERNELS = frozenset(
-    {"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger",
-     "MatMulInteger", "DynamicQuantizeMatMul"}
-)  # fmt: skip
-#: Kernels that multiply floats.
-FLOAT_KERNELS = frozenset(
-    {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "NhwcFusedConv"}
-)
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
@@ -58,24 +49,21 @@ def _is_constant(name: str, makers: dict[str, Any], constants: set[str]) -> bool
     return True
 
 
-def loaded(kernels: Sequence[KernelNode]) -> LayerCount:
+def loaded(kernels: Sequence[KernelNode], runtime: Runtime) -> LayerCount:
     """What runs, from a runtime's own optimised graph."""
-    integer = sum(k.op_type in INTEGER_KERNELS and _has_weight(k) for k in kernels)
-    floating = sum(k.op_type in FLOAT_KERNELS and _has_weight(k) for k in kernels)
-    return LayerCount(integer, floating)
-
-
-def _has_weight(kernel: KernelNode) -> bool:
-    return any(
-        spec is not None and spec.constant and len(spec.shape) >= 2 for spec in kernel.inputs
-    )
+    kinds = Counter(kind for kernel in kernels for kind in runtime.layers(kernel))
+    return LayerCount(kinds["integer"], kinds["float"])
 
 
 def compare(path: str | Path, runtime: Runtime) -> tuple[bool, str, str]:
     """Whether they agree; what was asked; what runs."""
     wanted, kernels = asked(path), runtime.kernels(path)
-    found = loaded(kernels)
-    names = Counter(k.op_type for k in kernels if k.op_type in INTEGER_KERNELS | FLOAT_KERNELS)
-    running = ", ".join(f"{count} {name}" for name, count in sorted(names.items())) or "no layers"
+    found = loaded(kernels, runtime)
+    names = Counter(k.op_type for k in kernels for _ in runtime.layers(k))
+    running = f"{found.integer} integer and {found.floating} float layers"
+    if names:
+        running += (
+            " (" + ", ".join(f"{count} {name}" for name, count in sorted(names.items())) + ")"
+        )
     asked_for = f"{wanted.integer} integer and {wanted.floating} float layers"
     return found == wanted, asked_for, running

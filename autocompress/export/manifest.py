@@ -19,6 +19,7 @@ from autocompress.export.verification import (
     verify_artifact,
 )
 from autocompress.runtimes.base import Runtime
+from autocompress.runtimes.registry import DEFAULT_RUNTIME, load_runtime
 
 NAME = "manifest.json"
 _KEYS = ("id", "sha256", "size_bytes")
@@ -90,7 +91,7 @@ def verify(
         path: an ONNX file with its manifest beside it.
         batches: ``(inputs…, targets)`` of the split that the manifest's accuracy is over.
         metric: the task's metric of concatenated outputs and targets; None takes top-1.
-        runtime: what runs the file; None takes ONNX Runtime.
+        runtime: what runs the file; None takes the one that the manifest names.
         strict: raise when a check fails, rather than only saying so in the result.
 
     Raises:
@@ -104,7 +105,7 @@ def verify(
         path,
         batches=batches,
         metric=(metric or top1) if batches is not None else None,
-        runtime=runtime,
+        runtime=runtime or load_runtime(runtime_name(manifest)),
         expectations=Expectations(
             sha256=str(manifest["sha256"]),
             size_bytes=int(manifest["size_bytes"]),
@@ -112,6 +113,11 @@ def verify(
         ),
     )
     return result.raise_if_failed() if strict else result
+
+
+def runtime_name(manifest: Mapping[str, Any]) -> str:
+    """The runtime that the model was checked in: ONNX Runtime where a manifest says nothing."""
+    return str(manifest.get("runtime") or DEFAULT_RUNTIME)
 
 
 def top1(outputs: torch.Tensor, targets: torch.Tensor) -> float:

@@ -4,11 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autocompress.core.cores import usable_cores
 from autocompress.core.places import profiles_folder
 from autocompress.errors import ProfileError, RequestError
 from autocompress.hardware.profile import ID_PATTERN, PROFILE_FILE, HardwareProfile
 
 LOCAL = "local"
+
+
+def is_local(name: str) -> bool:
+    """Whether it names this machine: ``local``, or ``local:`` with a runtime or threads."""
+    return name.partition(":")[0] == LOCAL
+
+
+def _local(name: str) -> HardwareProfile:
+    from autocompress.hardware.local import local_profile
+    from autocompress.runtimes.registry import list_runtimes, load_runtime
+
+    runtime, threads = "onnxruntime", 1
+    rest = name.split(":")[1:]
+    if rest and rest[0] in list_runtimes():
+        runtime = rest.pop(0)
+    if rest and rest[0].isdecimal() and int(rest[0]) > 0:
+        threads = int(rest.pop(0))
+    if rest:
+        raise RequestError(
+            f"device is {name!r}; this machine is local, local:RUNTIME, local:THREADS or "
+            f"local:RUNTIME:THREADS, with one of the runtimes {', '.join(list_runtimes())}"
+        )
+    if threads > usable_cores():
+        raise RequestError(
+            f"device is {name!r}, and {usable_cores()} processors of this machine are for this "
+            "process; ask for at most as many threads"
+        )
+    return local_profile(threads=threads, runtime=load_runtime(runtime))
 
 
 def built_in_folder() -> Path:
@@ -35,6 +64,9 @@ def names_in(folder: Path) -> list[str]:
 def load_profile(name: str | Path | HardwareProfile) -> HardwareProfile:
     """A profile by name, by the path of its folder or archive, or ``"local"`` for this machine.
 
+    ``"local:openvino"`` is this machine with another runtime, ``"local:2"`` with more threads, and
+    ``"local:openvino:2"`` with both.
+
     Names are looked up among the built-in profiles, then in the user's own folder
     (:func:`autocompress.core.places.profiles_folder`).
 
@@ -48,10 +80,8 @@ def load_profile(name: str | Path | HardwareProfile) -> HardwareProfile:
         raise RequestError(
             f"device is {name!r}; give a name, the path of a profile, or a HardwareProfile"
         )
-    if str(name) == LOCAL:
-        from autocompress.hardware.local import local_profile
-
-        return local_profile()
+    if isinstance(name, str) and is_local(name):
+        return _local(name)
     found = find_profile(name)
     if found.is_dir():
         profile = HardwareProfile.load(found)

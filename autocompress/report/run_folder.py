@@ -97,9 +97,11 @@ class RunView:
     @property
     def place(self) -> str:
         """The device in words: a local one by its CPU's name."""
-        if self.device != "local":
+        local, _, how = self.device.partition(":")
+        if local != "local":
             return self.device
-        return str(self.section("machine").get("cpu") or "this machine")
+        cpu = str(self.section("machine").get("cpu") or "this machine")
+        return f"{cpu} ({how.replace(':', ', ')})" if how else cpu
 
     @property
     def model(self) -> str:

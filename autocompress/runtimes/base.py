@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from autocompress.core.capabilities import Capabilities
 
 Array: TypeAlias = npt.NDArray[Any]
 AttributeValue: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...]
+#: What a layer multiplies.
+Arithmetic: TypeAlias = Literal["integer", "float"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +141,8 @@ class Runtime(Protocol):
         Raises:
             DeviceError: the runtime cannot load or run it.
         """
+        ...
+
+    def layers(self, kernel: KernelNode) -> Sequence[Arithmetic]:
+        """What each layer with constant weights multiplies that a node of :meth:`kernels` runs."""
         ...

@@ -16,7 +16,7 @@ import numpy as np
 
 from autocompress.core.capabilities import Capabilities
 from autocompress.errors import DeviceError, RequestError
-from autocompress.runtimes.base import Array, KernelNode, TensorSpec
+from autocompress.runtimes.base import Arithmetic, Array, KernelNode, TensorSpec
 from autocompress.runtimes.common import feeds, fingerprint_of
 from autocompress.runtimes.external_data import check_external_data
 
@@ -35,6 +35,13 @@ _DTYPES = {
 }
 _PROFILE_DTYPES = {"float": "float32", "double": "float64"}
 _VIEW_LIMIT = 16
+_INTEGER_KERNELS = frozenset(
+    {"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger",
+     "MatMulInteger", "DynamicQuantizeMatMul"}
+)  # fmt: skip
+_FLOAT_KERNELS = frozenset(
+    {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "NhwcFusedConv"}
+)
 
 
 def import_onnxruntime() -> ModuleType:
@@ -199,6 +206,14 @@ class OnnxRuntime:
             graph = onnx.load(str(dump)).graph
             sources = [_spec(value) for value in session.get_inputs()]
         return _nodes(graph, _executed(events), sources)
+
+    def layers(self, kernel: KernelNode) -> Sequence[Arithmetic]:
+        """At most one, by the operator: each precision has its own."""
+        if not any(s is not None and s.constant and len(s.shape) >= 2 for s in kernel.inputs):
+            return ()
+        if kernel.op_type in _INTEGER_KERNELS:
+            return ("integer",)
+        return ("float",) if kernel.op_type in _FLOAT_KERNELS else ()
 
 
 def _spec(value: Any) -> TensorSpec:

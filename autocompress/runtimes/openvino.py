@@ -14,7 +14,13 @@ import numpy as np
 
 from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities
 from autocompress.errors import DeviceError, MissingExtraError, RequestError
-from autocompress.runtimes.base import Array, AttributeValue, KernelNode, TensorSpec
+from autocompress.runtimes.base import (
+    Arithmetic,
+    Array,
+    AttributeValue,
+    KernelNode,
+    TensorSpec,
+)
 from autocompress.runtimes.common import feeds, fingerprint_of
 from autocompress.runtimes.external_data import check_external_data
 
@@ -22,6 +28,12 @@ _DEVICE = "CPU"
 #: Compiled forms of a model that are kept, one for each shape of its inputs.
 _FORMS = 4
 #: Layers of an executed graph that do no work.
+#: Several operations compiled together.
+_SUBGRAPH = "Subgraph"
+#: Nodes that may multiply by weights.
+_LAYERS = frozenset({"Convolution", "FullyConnected", "MatMul", _SUBGRAPH})
+#: What is behind the name of a layer whose bias is added on its own.
+_WITHOUT_BIAS = "/WithoutBiases"
 _NO_WORK = frozenset({"Const", "Input", "Output"})
 #: Element types as the executed graph writes them.
 _DTYPES = {
@@ -208,6 +220,22 @@ class OpenVinoRuntime:
         session = self.load(path, threads=threads)
         compiled = session.compiled(tuple(spec.zeros().shape for spec in session.inputs))
         return _nodes(compiled.get_runtime_model())
+
+    def layers(self, kernel: KernelNode) -> Sequence[Arithmetic]:
+        """By the type of the activations; a compiled subgraph may hold several layers."""
+        if kernel.op_type not in _LAYERS:
+            return ()
+        constants = [s for s in kernel.inputs if s is not None and s.constant and len(s.shape) > 1]
+        if kernel.op_type == _SUBGRAPH:
+            fused = str(dict(kernel.attributes)["fused"]).split(",")
+            biased = sum(name.endswith(_WITHOUT_BIAS) for name in fused)
+            # biases and scales are rows of length one
+            held = max(biased, sum(s.shape[0] != 1 for s in constants))
+        else:
+            held = min(1, len(constants))
+        first = kernel.inputs[0]
+        integer = first is not None and first.dtype in ("uint8", "int8")
+        return ("integer" if integer else "float",) * held
 
 
 def _config(threads: int) -> dict[str, Any]:

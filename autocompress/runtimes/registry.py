@@ -9,6 +9,7 @@ from autocompress.errors import RequestError
 from autocompress.runtimes.base import Runtime
 
 ENTRY_POINT_GROUP = "autocompress.runtimes"
+DEFAULT_RUNTIME = "onnxruntime"
 
 
 def _onnxruntime() -> Runtime:
@@ -35,7 +36,7 @@ def list_runtimes() -> list[str]:
     return sorted(plugins | set(_BUILT_IN))
 
 
-def load_runtime(name: str = "onnxruntime") -> Runtime:
+def load_runtime(name: str = DEFAULT_RUNTIME) -> Runtime:
     """The runtime of that name; built-in names win over plug-ins.
 
     Raises:

@@ -113,3 +113,9 @@ class RuntimeContract(ABC):
             assert kernel.op_type
             assert kernel.outputs
             assert all(d is not None for spec in kernel.outputs for d in spec.shape)
+
+    def test_it_says_what_its_layers_multiply(self, tmp_path: Path) -> None:
+        """So that a layer which was to run in integers, and does not, is found."""
+        runtime = self.make()
+        kernels = runtime.kernels(self.artifact(tmp_path))
+        assert [kind for kernel in kernels for kind in runtime.layers(kernel)] == ["float"]

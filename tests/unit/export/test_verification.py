@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from autocompress.export.verification import (
     Verification,
     verify_artifact,
 )
+from autocompress.runtimes.registry import load_runtime
 from tests.unit.export.nets import Exported, digit_graph, digits, export, export_captured, policies
 
 
@@ -176,3 +178,22 @@ def test_a_check_is_plain_json() -> None:
     assert check.to_json() == {
         "name": "size", "ok": True, "value": 1, "limit": 2, "detail": "fits"
     }  # fmt: skip
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(32, 32), (8, 8), (4, 8)])
+def test_it_is_checked_in_the_runtime_that_it_is_for(
+    weight_bits: int, activation_bits: int, tmp_path: Path
+) -> None:
+    graph = digit_graph()
+    made = export(graph, policies(graph, weight_bits, activation_bits), tmp_path / "m.onnx")
+    result = verify_artifact(
+        made.file.path,
+        reference=made.simulated,
+        batches=_batches(),
+        metric=top1,
+        runtime=load_runtime("openvino"),
+    )
+    assert result.ok, result.failures
+    loads = next(check for check in result.checks if check.name == "loads")
+    assert "openvino" in loads.detail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,37 @@ def test_a_folder_and_its_profile_have_one_name(
     monkeypatch.setattr(module, "built_in_folder", lambda: tmp_path)
     with pytest.raises(ProfileError, match="'board'"):
         load_profile("other")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_this_machine_with_threads(cache: Path) -> None:
+    found = load_profile("local:1")
+    assert found.is_local
+    assert (found.runtime.name, found.runtime.threads) == ("onnxruntime", 1)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+def test_this_machine_with_another_runtime(cache: Path) -> None:
+    found = load_profile("local:openvino")
+    assert found.is_local
+    assert (found.runtime.name, found.runtime.lowering) == ("openvino", "openvino-cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("local:nope", r"local:RUNTIME:THREADS, with one of the runtimes onnxruntime, openvino"),
+        ("local:0", "local:THREADS"),
+        ("local:", "local:THREADS"),
+        ("local:openvino:1:1", "local:THREADS"),
+        ("local:100000", r"\d+ processors of this machine are for this process"),
+    ],
+)
+def test_this_machine_in_a_way_it_has_not(name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        load_profile(name)
