@@ -73,6 +73,7 @@ def sensitivity_seeds(
     *,
     start: Genome,
     count: int = 10,
+    kind: str = "",
 ) -> list[tuple[str, Genome]]:
     """Greedy solutions of the additive problem, from ``start`` towards ever cheaper candidates.
 
@@ -87,6 +88,7 @@ def sensitivity_seeds(
         metric: the price that moves are to save, such as "latency_ms".
         start: the first genome.
         count: how many points to return.
+        kind: with what the names of the genes that may move begin, such as "precision:".
     """
     path = [start.copy()]
     genome = start.copy()
@@ -94,7 +96,7 @@ def sensitivity_seeds(
     if not np.isfinite(base):
         return []
     for _ in range(4 * len(space.choices)):
-        moves = list(_moves(space, sensitivity, genome))
+        moves = [m for m in _moves(space, sensitivity, genome) if m[0].startswith(kind)]
         if not moves:
             break
         now = float(price([genome])[0][metric])
@@ -109,7 +111,8 @@ def sensitivity_seeds(
         genome = moves[min(rated)[1]][2]
         path.append(genome)
     picks = np.unique(np.linspace(0, len(path) - 1, min(count, len(path))).round().astype(int))
-    return [(f"sensitivity, {metric}, {int(i)} moves", space.canonical(path[i])) for i in picks]
+    label = f"sensitivity, {kind.rstrip(':')} {metric}" if kind else f"sensitivity, {metric}"
+    return [(f"{label}, {int(i)} moves", space.canonical(path[i])) for i in picks]
 
 
 def _moves(

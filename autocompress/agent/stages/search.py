@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from autocompress.agent.context import Context
 from autocompress.agent.seeds import sensitivity_seeds, uniform_seeds
@@ -25,6 +26,10 @@ LEAST = 3
 #: A row's accuracy on the examples that trials are judged by: a part of the validation examples
 #: below the final fidelity.
 _SEEN = ("trial_accuracy", "val_accuracy")
+#: Metrics that cheap moves are rated by.
+_PRICED = ("latency_ms", "size_bytes", "macs", "energy_mj")
+#: Points on the way from 8 to 4 bits, both ends included.
+_LADDER = 5
 _ESTIMATED = {"latency_ms": "latency_estimate_ms", "size_bytes": "size_estimate_bytes"}
 
 
@@ -109,19 +114,28 @@ def baseline_metrics(context: Context, fidelity: Fidelity) -> list[dict[str, flo
 
 
 def _seeds(context: Context) -> list[tuple[str, Genome]]:
-    found = []
+    paths = []
     if context.sensitivity:
         names = dict(uniform_seeds(context.space))
         start = next((g for n, g in names.items() if n.startswith("w8a8")), context.space.original)
-        for objective in context.request.objectives:
-            if objective.metric in ("latency_ms", "size_bytes", "macs", "energy_mj"):
-                found += sensitivity_seeds(
-                    context.space, context.sensitivity, context.pricer, objective.metric,
-                    start=start,
-                )  # fmt: skip
-    mixed = dict(_interleave(uniform_seeds(context.space), found))
+
+        def path(metric: str, **how: Any) -> list[tuple[str, Genome]]:
+            return sensitivity_seeds(
+                context.space, context.sensitivity, context.pricer, metric, start=start, **how
+            )
+
+        wanted = [o.metric for o in context.request.objectives if o.metric in _PRICED]
+        paths = [path(metric) for metric in wanted]
+        if "size_bytes" in wanted:  # from 8 to 4 bits, layer by layer: little is lost on this way
+            paths.append(path("size_bytes", kind="precision:", count=_LADDER)[1:])
+    found: dict[str, Genome] = {}
+    known: set[bytes] = set()
+    for name, genome in _interleave(uniform_seeds(context.space), *paths):
+        if genome.tobytes() not in known:
+            known.add(genome.tobytes())
+            found[name] = genome
     # leave at least half of the trials to the strategy
-    return list(mixed.items())[: max(1, context.plan.trials // 2)]
+    return list(found.items())[: max(1, context.plan.trials // 2)]
 
 
 def _interleave(*lists: list[tuple[str, Genome]]) -> Iterator[tuple[str, Genome]]:
