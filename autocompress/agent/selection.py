@@ -25,6 +25,12 @@ USEFUL = 0.7
 CLOSE = 0.97
 #: Share of it at and below which accuracy adds nothing to a front.
 FLOOR = 0.9
+#: Standard deviation, relative to the original's accuracy, of what full training comes to around
+#: what is expected, as seen with ResNet-20 and other seeds: any of the models that differ by less
+#: may end as the best.
+NOISE = 0.002
+#: Outcomes that are looked at.
+_DRAWS = 24
 ACCURACY = "accuracy"
 Metrics: TypeAlias = Mapping[str, float]
 
@@ -55,7 +61,10 @@ def first_finalists(
     if original is None or original <= 0:
         return _spread(left, objectives, count)
     third = math.ceil(count / 3)
-    chosen = _gaining(left, [t.metrics for t in left], known, objectives, third, CLOSE * original)
+    chosen = _gaining(
+        left, [t.metrics for t in left], known, objectives, third, CLOSE * original,
+        noise=NOISE * original,
+    )  # fmt: skip
     for share in (USEFUL, -math.inf):
         useful = [
             t
@@ -114,6 +123,7 @@ def next_finalists(
         more += _gaining(
             pool, [ahead[t.genome] for t in pool], [*there, *(ahead[t.genome] for t in more)],
             objectives, places - len(more), share * scale if scale else None,
+            noise=NOISE * scale if scale and share == CLOSE else 0.0,
         )  # fmt: skip
     rest = [t for t in left if t not in more]
     if len(more) < count and rest:
@@ -159,25 +169,36 @@ def _gaining(
     objectives: Sequence[Objective],
     count: int,
     floor: float | None,
+    *,
+    noise: float = 0.0,
 ) -> list[TrialRecord]:
-    """Trials that one by one add most volume to what is there, by their expected metrics."""
+    """Trials that one by one add most volume to what is there, by their expected metrics.
+
+    With noise, the standard deviation of their accuracy, the expected volume counts.
+    """
     if not trials or count <= 0:
         return []
     there = [m for m in there if all(o.metric in m for o in objectives)]
-    columns = []
+    columns, spread = [], []
     for objective in objectives:
         loss = np.array([objective.loss(m[objective.metric]) for m in (*there, *expected)])
-        if (loss > 0).all():
+        if objective.metric != ACCURACY and (loss > 0).all():
             loss = np.log(loss)
         worst = 1.1 * (loss.max() - loss.min()) + loss.min()
         if objective.metric == ACCURACY and floor is not None:
             worst = objective.loss(floor)
             if worst <= loss.min():
                 return []
-        columns.append((loss - loss.min()) / ((worst - loss.min()) or 1.0))
+        scale = (worst - loss.min()) or 1.0
+        columns.append((loss - loss.min()) / scale)
+        spread.append(noise / scale if objective.metric == ACCURACY else 0.0)
     losses = np.stack(columns, axis=1)
+    outcomes = losses[None, len(there) :]
+    if noise > 0:
+        drawn = np.random.default_rng(0).standard_normal((_DRAWS, len(trials), 1))
+        outcomes = outcomes + drawn * np.array(spread)
     corner = np.ones(len(objectives))
-    gains = largest_gains(losses[len(there) :], corner, count, given=losses[: len(there)])
+    gains = largest_gains(outcomes, corner, count, given=losses[: len(there)])
     return [trials[i] for i in gains]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -13,6 +14,8 @@ from typer.core import TyperGroup
 from autocompress.errors import AutocompressError, InterruptedRun
 
 DEBUG_VARIABLE = "AUTOCOMPRESS_DEBUG"
+#: Under which a command notes in its context that it was asked for JSON.
+JSON_ASKED = "autocompress.json"
 
 
 def debugging() -> bool:
@@ -20,8 +23,17 @@ def debugging() -> bool:
     return os.environ.get(DEBUG_VARIABLE, "") not in {"", "0"}
 
 
-def show(error: AutocompressError) -> int:
-    """Print the error's message to standard error; its exit code."""
+def show(error: AutocompressError, *, as_json: bool = False) -> int:
+    """Print the error's message to standard error; its exit code.
+
+    With ``as_json`` a last line on standard output says it, too, to programs.
+    """
+    if as_json:
+        said = {
+            "kind": "error", "error": type(error).__name__, "message": str(error),
+            "exit_code": error.exit_code,
+        }  # fmt: skip
+        print(json.dumps(said), flush=True)
     if debugging():
         traceback.print_exception(error)
     else:
@@ -53,7 +65,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except AutocompressError as error:
-            raise typer.Exit(show(error)) from error
+            raise typer.Exit(show(error, as_json=ctx.meta.get(JSON_ASKED, False))) from error
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(130) from None

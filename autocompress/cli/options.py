@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from autocompress.cli.faults import JSON_ASKED
 from autocompress.core.budget import Budget, parse_seconds
 from autocompress.core.objective import parse_constraints, parse_objectives
 from autocompress.errors import RequestError
@@ -78,8 +79,16 @@ Workers: TypeAlias = Annotated[
     int, typer.Option("--workers", min=1, help="Trials evaluated at the same time.")
 ]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same trials.")]
+
+
+def _note_json(context: typer.Context, asked: bool) -> bool:
+    context.meta[JSON_ASKED] = asked
+    return asked
+
+
 AsJson: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="One JSON object a line on standard output.")
+    bool,
+    typer.Option("--json", help="One JSON object a line on standard output.", callback=_note_json),
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")]
 RunFolder: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]

@@ -156,7 +156,8 @@ def largest_gains(
     2016, doi:10.1162/EVCO_a_00188). Ends early when no row adds anything.
 
     Args:
-        losses: shape ``(n, m)``, smaller is better.
+        losses: shape ``(n, m)``, smaller is better; or ``(d, n, m)``: so many equally likely
+            outcomes of the same rows, over which the mean of the volumes counts.
         reference: shape ``(m,)``, as in :func:`hypervolume`.
         count: how many rows at most.
         given: shape ``(k, m)``: what is there already.
@@ -164,27 +165,47 @@ def largest_gains(
     Raises:
         RequestError: shapes do not match, or m is not in 1..4.
     """
-    array, held = _matrix(losses), _matrix(given)
-    if not len(array):
+    array = np.asarray(losses, dtype=np.float64)
+    draws = [_matrix(draw) for draw in (array if array.ndim == 3 else array[None])]
+    if not draws or not len(draws[0]):
         return []
-    held = held if len(held) else np.empty((0, array.shape[1]))
-    if held.shape[1] != array.shape[1]:
+    there = _matrix(given)
+    there = there if len(there) else np.empty((0, draws[0].shape[1]))
+    if there.shape[1] != draws[0].shape[1]:
         raise RequestError(
-            f"losses have {array.shape[1]} objectives, what is given has {held.shape[1]}"
+            f"losses have {draws[0].shape[1]} objectives, what is given has {there.shape[1]}"
         )
-    left = [int(i) for i in np.flatnonzero(non_dominated(array))]
+    held = [there] * len(draws)
+    promising = np.any([non_dominated(draw) for draw in draws], axis=0)
+    left = [int(i) for i in np.flatnonzero(promising)]
     chosen: list[int] = []
-    volume = hypervolume(held, reference)
+    volume = hypervolume(there, reference)
     while left and len(chosen) < count:
-        totals = [hypervolume(np.vstack([held, array[i]]), reference) for i in left]
+        totals = [
+            float(
+                np.mean(
+                    [
+                        hypervolume(np.vstack([front, draw[i]]), reference)
+                        for front, draw in zip(held, draws, strict=True)
+                    ]
+                )
+            )
+            for i in left
+        ]
         best = int(np.argmax(totals))
-        if totals[best] <= volume:
+        if totals[best] <= volume + 1e-12 * abs(volume):
             break
         volume = totals[best]
         chosen.append(left.pop(best))
-        held = np.vstack([held, array[chosen[-1]]])
-        held = held[non_dominated(held)]
+        held = [
+            _front(np.vstack([front, draw[chosen[-1]]]))
+            for front, draw in zip(held, draws, strict=True)
+        ]
     return chosen
+
+
+def _front(losses: Losses) -> Losses:
+    return losses[non_dominated(losses)]
 
 
 def _volume(front: Losses, corner: Losses) -> float:

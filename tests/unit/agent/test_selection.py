@@ -40,6 +40,14 @@ def test_the_first_round_spreads_over_the_front() -> None:
     assert len(chosen) == 4
 
 
+def test_models_that_differ_by_chance_are_both_trained() -> None:
+    far = [trial(i, 0.90 + 0.01 * i, 1.0 + 0.1 * i) for i in range(5)]
+    best, twin, worse = trial(10, 0.99, 2.0), trial(11, 0.989, 2.02), trial(12, 0.975, 2.1)
+    chosen = numbers(first_finalists([*far, best, twin, worse], OBJECTIVES, 9, original=0.99))
+    assert {10, 11} <= set(chosen[:3])
+    assert 12 not in chosen[:3]
+
+
 def test_trials_of_little_use_come_last() -> None:
     poor = [trial(10 + i, 0.2 + 0.01 * i, 0.1 * i) for i in range(5)]
     chosen = first_finalists([*poor, *SEARCHED], OBJECTIVES, 8, original=0.99)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,22 @@ def test_our_errors_are_one_message_and_a_code(
     assert outcome.code == code
     assert outcome.err.strip().removeprefix("error: ") == str(error)
     assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    "command", [("search", "--space", "tiny_cnn"), ("plan", "--model", "x.py:f")]
+)
+def test_programs_read_errors_as_json(run: Run, command: tuple[str, ...], api: FakeApi) -> None:
+    def fail() -> None:
+        raise errors.DataError("the train loader is empty")
+
+    api.action = fail
+    outcome = run(*command, "--data", "digits", "--json")
+    *_, last = outcome.out.splitlines()
+    said = json.loads(last)
+    assert said["kind"] == "error"
+    assert said["exit_code"] == outcome.code == 2
+    assert f"error: {said['message']}" == outcome.err.strip()
 
 
 def test_an_unexpected_error_is_our_bug(run: Run, api: FakeApi) -> None:

@@ -195,6 +195,16 @@ def test_archive_tells_what_entered() -> None:
         archive.add([1, 2, 3], "long")
 
 
+def test_largest_gains_over_equally_likely_outcomes() -> None:
+    sure, likely = [0.5, 0.5], [0.4, 0.5]
+    outcomes = [[sure, likely], [sure, [0.9, 0.5]], [sure, [0.9, 0.5]]]
+    assert largest_gains(outcomes, [1.0, 1.0], 2) == [0, 1], "the second adds in one of three"
+    assert largest_gains([[sure, [0.9, 0.5]]] * 3, [1.0, 1.0], 2) == [0]
+    assert largest_gains([[sure, likely]], [1.0, 1.0], 2) == largest_gains(
+        [sure, likely], [1.0, 1.0], 2
+    )
+
+
 def test_largest_gains_refuses_other_objectives() -> None:
     with pytest.raises(RequestError, match="losses have 2 objectives, what is given has 3"):
         largest_gains([[0.0, 0.0]], [1.0, 1.0], 1, given=[[0.0, 0.0, 0.0]])
