@@ -13,6 +13,7 @@ from autocompress.agent.context import Context
 from autocompress.agent.figures import Row, counted, estimated, layer_rows, share_interval
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import sha256_of, writing
+from autocompress.core.local_device import DEFAULT_RUNTIME
 from autocompress.core.measurement import Measurement
 from autocompress.evaluation.evaluator import PreparedModel
 from autocompress.export.manifest import NAME as MANIFEST
@@ -23,7 +24,7 @@ from autocompress.graph.ops import Op
 from autocompress.hardware.profile import HardwareProfile
 from autocompress.measurement.models import measure_interleaved
 from autocompress.runtimes.base import Runtime
-from autocompress.runtimes.registry import DEFAULT_RUNTIME, load_runtime
+from autocompress.runtimes.registry import load_runtime
 
 MODEL = "model.onnx"
 #: Test examples on which torch and the runtime are compared; accuracy is over all of them.

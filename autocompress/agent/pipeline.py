@@ -100,11 +100,15 @@ def _check_same(request: Request, files: RunFolder) -> None:
     Raises:
         RequestError: it is another run.
     """
-    files.check_same(request.to_toml())
-    asked = load_profile(request.device)
-    if files.has_device and (stored := load_profile(files.device)).id != asked.id:
+    asked = request.to_toml()
+    files.check_same(asked)
+    stored = files.settings()["request"].get("device")
+    if files.has_device and not (profile := load_profile(files.device)).is_local:
+        stored = profile.id  # it may have been given by another path
+        asked["device"] = load_profile(request.device).id
+    if stored != asked["device"]:
         raise RequestError(
-            f"{files.path} holds a run for device {stored.id!r}, now asked for {asked.id!r}; "
+            f"{files.path} holds a run for device {stored!r}, now asked for {asked['device']!r}; "
             f"use another run_dir"
         )
 

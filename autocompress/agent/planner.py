@@ -176,8 +176,10 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
         # a sandwich step runs the largest, the smallest and a random network
         sandwich = step * (1.4 + costs.typical)
         elastic = _clamp(seconds["elasticise"] / sandwich, 20, 120 * costs.epoch_steps)
-    # most candidates are quantised: part of their training is
-    step = (1 - QUANTIZED_SHARE) * step + QUANTIZED_SHARE * costs.quantized_step_seconds
+    # most candidates are quantised: part of their training is, or all of it where the weights of a
+    # trained model keep their structure, as they do in about half of the candidates
+    share = QUANTIZED_SHARE if costs.from_scratch else (QUANTIZED_SHARE + 1) / 2
+    step = (1 - share) * step + share * costs.quantized_step_seconds
     step *= costs.typical
     short = _short_steps(seconds["search"] * workers, costs, step, budget.trials)
     fidelity = Fidelity.SHORT if short else Fidelity.INHERITED

@@ -11,7 +11,9 @@ from typing import Any
 
 from autocompress.hardware.machine import describe_machine
 
-_PACKAGES = ("autocompress", "torch", "torchvision", "onnxruntime", "onnx", "optuna", "numpy")
+_PACKAGES = (
+    "autocompress", "torch", "torchvision", "onnxruntime", "openvino", "onnx", "optuna", "numpy",
+)  # fmt: skip
 
 
 def now() -> str:
@@ -40,4 +42,4 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "unknown"
+        return "not installed"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from autocompress.core.budget import Budget
+from autocompress.core.local_device import LocalDevice
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.space import SearchSpace
 from autocompress.elastic.space import ElasticSpace
@@ -88,10 +89,20 @@ class Request:
 
     @property
     def device_name(self) -> str:
-        """The profile's name, or its id when it was given as an object or a path."""
-        if isinstance(self.device, str) and self.device in list_profiles():
-            return self.device
-        return load_profile(self.device).id
+        """The profile's name, or its id when it was given as an object or a path.
+
+        This machine is named with its runtime and threads where they are not the usual ones.
+        """
+        if isinstance(self.device, str):
+            local = LocalDevice.parse(self.device)
+            if local is not None:
+                return local.name
+            if self.device in list_profiles():
+                return self.device
+        profile = load_profile(self.device)
+        if profile.is_local:
+            return LocalDevice(profile.runtime.name, profile.runtime.threads).name
+        return profile.id
 
     @cached_property
     def fingerprint(self) -> str:

@@ -72,7 +72,10 @@ class Solution:
         return target
 
     def session(self) -> Any:
-        """An open session of the model in its runtime; ``run({name: array})`` gives outputs."""
+        """A session of the model in the runtime it was checked in, with one thread.
+
+        ``run({name: array})`` gives its outputs.
+        """
         from autocompress.export.manifest import runtime_name
         from autocompress.runtimes.registry import load_runtime
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from autocompress.core.candidate import Scalar
 from autocompress.core.space import Genome, SearchSpace
 
 Price = Callable[[Sequence[Genome]], Sequence[Mapping[str, float]]]
@@ -73,7 +74,8 @@ def sensitivity_seeds(
     *,
     start: Genome,
     count: int = 10,
-    kind: str = "",
+    label: str = "sensitivity",
+    allowed: Callable[[str, Scalar | None], bool] = lambda gene, value: True,
 ) -> list[tuple[str, Genome]]:
     """Greedy solutions of the additive problem, from ``start`` towards ever cheaper candidates.
 
@@ -88,7 +90,8 @@ def sensitivity_seeds(
         metric: the price that moves are to save, such as "latency_ms".
         start: the first genome.
         count: how many points to return.
-        kind: with what the names of the genes that may move begin, such as "precision:".
+        label: with what the names of the points begin.
+        allowed: whether a gene may move to a value.
     """
     path = [start.copy()]
     genome = start.copy()
@@ -96,29 +99,31 @@ def sensitivity_seeds(
     if not np.isfinite(base):
         return []
     for _ in range(4 * len(space.choices)):
-        moves = [m for m in _moves(space, sensitivity, genome) if m[0].startswith(kind)]
+        moves = list(_moves(space, sensitivity, genome, allowed))
         if not moves:
             break
         now = float(price([genome])[0][metric])
-        prices = [float(row[metric]) for row in price([move[2] for move in moves])]
+        prices = [float(row[metric]) for row in price([moved for _, moved in moves])]
         rated = [
             (max(loss, 1e-4) / (now - cost), i)
-            for i, ((_, loss, _), cost) in enumerate(zip(moves, prices, strict=True))
+            for i, ((loss, _), cost) in enumerate(zip(moves, prices, strict=True))
             if now - cost > 1e-6 * base
         ]
         if not rated:
             break
-        genome = moves[min(rated)[1]][2]
+        genome = moves[min(rated)[1]][1]
         path.append(genome)
     picks = np.unique(np.linspace(0, len(path) - 1, min(count, len(path))).round().astype(int))
-    label = f"sensitivity, {kind.rstrip(':')} {metric}" if kind else f"sensitivity, {metric}"
-    return [(f"{label}, {int(i)} moves", space.canonical(path[i])) for i in picks]
+    return [(f"{label}, {metric}, {int(i)} moves", space.canonical(path[i])) for i in picks]
 
 
 def _moves(
-    space: SearchSpace, sensitivity: Mapping[str, Mapping[int, float]], genome: Genome
-) -> list[tuple[str, float, Genome]]:
-    found = []
+    space: SearchSpace,
+    sensitivity: Mapping[str, Mapping[int, float]],
+    genome: Genome,
+    allowed: Callable[[str, Scalar | None], bool],
+) -> Iterator[tuple[float, Genome]]:
+    """What each single change loses, and the genome after it."""
     active = space.active(genome)
     for i, choice in enumerate(space.choices):
         known = sensitivity.get(choice.name)
@@ -126,11 +131,10 @@ def _moves(
             continue
         here = known.get(int(genome[i]), 0.0)
         for option, loss in known.items():
-            if option > int(genome[i]):
+            if option > int(genome[i]) and allowed(choice.name, choice.options[option]):
                 moved = genome.copy()
                 moved[i] = option
-                found.append((choice.name, max(0.0, loss - here), moved))
-    return found
+                yield max(0.0, loss - here), moved
 
 
 def neighbours(space: SearchSpace, rng: np.random.Generator, n: int) -> list[Genome]:

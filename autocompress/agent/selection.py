@@ -46,9 +46,9 @@ def first_finalists(
     """At most ``count`` trials: front by front, the least crowded first within each.
 
     A third of the places goes to trials close to the original's accuracy, which is where most users
-    look: those that add most volume to what is known. Trials far below it come last: training back
-    closes some of the gap, but a model that answers wrongly most of the time is of no use however
-    small it is.
+    look: those that are expected to add most volume to what is known, give or take :data:`NOISE`.
+    Trials far below it come last: training back closes some of the gap, but a model that answers
+    wrongly most of the time is of no use however small it is.
 
     Args:
         trials: complete and feasible, of one fidelity.
@@ -89,7 +89,8 @@ def next_finalists(
 
     Volume counts ratios of latencies, sizes and errors, and differences in accuracy: the range from
     a floor on counts like that from the best to the worst of the others. For a third of the places
-    the floor is :data:`CLOSE` to the original's accuracy, for the others it is :data:`FLOOR`.
+    the floor is :data:`CLOSE` to the original's accuracy and outcomes are taken give or take
+    :data:`NOISE`; for the others the floor is :data:`FLOOR`.
 
     Args:
         trials: complete and feasible, of one fidelity.
@@ -118,12 +119,13 @@ def next_finalists(
         )
 
     more: list[TrialRecord] = []
-    for places, share in ((math.ceil(count / 3) if scale else 0, CLOSE), (count, FLOOR)):
+    close = math.ceil(count / 3) if scale else 0
+    for places, share, noise in ((close, CLOSE, NOISE), (count, FLOOR, 0.0)):
         pool = [t for t in left if t not in more and not useless(t)]
         more += _gaining(
             pool, [ahead[t.genome] for t in pool], [*there, *(ahead[t.genome] for t in more)],
             objectives, places - len(more), share * scale if scale else None,
-            noise=NOISE * scale if scale and share == CLOSE else 0.0,
+            noise=noise * (scale or 0.0),
         )  # fmt: skip
     rest = [t for t in left if t not in more]
     if len(more) < count and rest:
@@ -182,7 +184,7 @@ def _gaining(
     columns, spread = [], []
     for objective in objectives:
         loss = np.array([objective.loss(m[objective.metric]) for m in (*there, *expected)])
-        if objective.metric != ACCURACY and (loss > 0).all():
+        if (loss > 0).all():
             loss = np.log(loss)
         worst = 1.1 * (loss.max() - loss.min()) + loss.min()
         if objective.metric == ACCURACY and floor is not None:

@@ -176,10 +176,11 @@ def largest_gains(
             f"losses have {draws[0].shape[1]} objectives, what is given has {there.shape[1]}"
         )
     held = [there] * len(draws)
-    promising = np.any([non_dominated(draw) for draw in draws], axis=0)
+    volume = hypervolume(there, reference)
+    corner = np.asarray(reference, dtype=np.float64)
+    promising = np.any([non_dominated(d) & (d < corner).all(axis=1) for d in draws], axis=0)
     left = [int(i) for i in np.flatnonzero(promising)]
     chosen: list[int] = []
-    volume = hypervolume(there, reference)
     while left and len(chosen) < count:
         totals = [
             float(
@@ -193,7 +194,7 @@ def largest_gains(
             for i in left
         ]
         best = int(np.argmax(totals))
-        if totals[best] <= volume + 1e-12 * abs(volume):
+        if totals[best] <= volume + 1e-12 * abs(volume):  # means of equal numbers differ as much
             break
         volume = totals[best]
         chosen.append(left.pop(best))

@@ -31,13 +31,14 @@ from autocompress.graph.ops import Op
 
 #: Training examples that batch norm statistics are re-estimated from.
 STATISTICS = 1024
-#: Share of a fine-tune spent after quantisation, when a candidate has any.
+#: Share of a fine-tune spent after quantisation, when a quantised candidate's structure changes.
 QUANTIZED_SHARE = 0.4
 #: Learning rate after quantisation, relative to the recipe's.
 QUANTIZED_RATE = 0.3
-#: The same where only bit-widths change: the weights start at their optimum, so that they are not
-#: trained before they are quantised, and learn from the original's answers alone. A trained
-#: ResNet-20 in 4 bits won back 3.0 points of 3.2 so in 140 steps; 2.3 with the shares above.
+#: Learning rate, relative to the recipe's, where only bit-widths of a trained model change: its
+#: weights start at their optimum. They are quantised before the first step, and learn from the
+#: original's answers alone. A trained ResNet-20 in 4 bits won back 3.0 points of 3.2 in 140 steps;
+#: 2.3 when it was trained as if it had been pruned.
 UNCHANGED_RATE = 0.5
 
 
@@ -93,6 +94,7 @@ class CandidateEvaluator:
         task: loss and metric.
         effort: what each fidelity costs.
         original: the candidate that leaves the model as it is; its batch norm statistics hold.
+        trained: whether the shared weights came trained, rather than with a space of its own.
         teacher: the original model for distillation, in evaluation mode, or None.
         checkpoints: folder where finalised models are saved, or None.
         threads: torch threads; results depend on it in the last digits.
@@ -106,6 +108,7 @@ class CandidateEvaluator:
         *,
         effort: Effort,
         original: Candidate | None = None,
+        trained: bool = True,
         teacher: nn.Module | None = None,
         checkpoints: Path | None = None,
         threads: int | None = None,
@@ -115,6 +118,7 @@ class CandidateEvaluator:
         self.task = task
         self.effort = effort
         self.original = original or Candidate()
+        self.trained = trained
         self.teacher = teacher
         self.checkpoints = checkpoints
         self.threads = threads
@@ -166,7 +170,7 @@ class CandidateEvaluator:
         ops = self.elastic.graph.operations(candidate)
         quantized = any(op.weight_bits < 32 for op in ops)
         changed = self._changes_structure(candidate)
-        later = round(steps * (QUANTIZED_SHARE if changed else 1.0)) if quantized else 0
+        later = round(steps * self._quantized_share(candidate)) if quantized else 0
         share = later / steps if steps else 0.0
         first = None if seconds is None else seconds * (1 - share)
         second = None if seconds is None else seconds * share
@@ -176,12 +180,10 @@ class CandidateEvaluator:
         fold_batch_norm(model)
         if quantized:
             model = simulate_quantization(model, ops, self.calibration_batches())
-            trained = self._train(
-                model, candidate, later, seed + 1, second, quantized=True, changed=changed
-            )
-            if trained:
+            more = self._train(model, candidate, later, seed + 1, second, quantized=True)
+            if more:
                 recalibrate(model, self.calibration_batches())
-            done += trained
+            done += more
         return PreparedModel(model.eval(), ops, done)
 
     def restore(self, candidate: Candidate) -> PreparedModel:
@@ -231,6 +233,13 @@ class CandidateEvaluator:
             for p in candidate.layers.values()
         )
 
+    def _at_optimum(self, candidate: Candidate) -> bool:
+        """Whether its weights are a trained model's, and only bit-widths change."""
+        return self.trained and not self._changes_structure(candidate)
+
+    def _quantized_share(self, candidate: Candidate) -> float:
+        return 1.0 if self._at_optimum(candidate) else QUANTIZED_SHARE
+
     def _train(
         self,
         model: nn.Module,
@@ -240,19 +249,18 @@ class CandidateEvaluator:
         seconds: float | None,
         *,
         quantized: bool = False,
-        changed: bool = True,
     ) -> int:
         if steps <= 0:
             return 0
-        rate = 1.0
-        if quantized:
-            rate = QUANTIZED_RATE if changed else UNCHANGED_RATE
+        ready = self._at_optimum(candidate)
+        rate = UNCHANGED_RATE if ready else QUANTIZED_RATE if quantized else 1.0
         sparse = [name for name, policy in candidate.layers.items() if policy.sparsity > 0]
         sparse += [f"{name}.{half}" for name in sparse for half in (0, 1)]
         recipe = candidate.recipe
+        weight = recipe.distillation_weight
         recipe = Recipe(
             distillation=recipe.distillation if self.teacher is not None else "none",
-            distillation_weight=recipe.distillation_weight if changed else 1.0,
+            distillation_weight=1.0 if ready and weight > 0 else weight,
             temperature=recipe.temperature,
             learning_rate=self.effort.learning_rate * rate,
         )

@@ -20,6 +20,9 @@ class LayerCount:
     integer: int
     floating: int
 
+    def __str__(self) -> str:
+        return f"{self.integer} integer and {self.floating} float layers"
+
 
 def asked(path: str | Path) -> LayerCount:
     """What the file asks for: integer layers read their weight through DequantizeLinear."""
@@ -49,21 +52,17 @@ def _is_constant(name: str, makers: dict[str, Any], constants: set[str]) -> bool
     return True
 
 
-def loaded(kernels: Sequence[KernelNode], runtime: Runtime) -> LayerCount:
-    """What runs, from a runtime's own optimised graph."""
-    kinds = Counter(kind for kernel in kernels for kind in runtime.layers(kernel))
-    return LayerCount(kinds["integer"], kinds["float"])
+def loaded(kernels: Sequence[KernelNode], runtime: Runtime) -> tuple[LayerCount, str]:
+    """What runs, from a runtime's own optimised graph, and by which kernels."""
+    found = [(kind, k.op_type) for k in kernels for kind in runtime.layers(k)]
+    kinds = Counter(kind for kind, _ in found)
+    names = Counter(name for _, name in found)
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(names.items()))
+    return LayerCount(kinds["integer"], kinds["float"]), listed
 
 
 def compare(path: str | Path, runtime: Runtime) -> tuple[bool, str, str]:
     """Whether they agree; what was asked; what runs."""
-    wanted, kernels = asked(path), runtime.kernels(path)
-    found = loaded(kernels, runtime)
-    names = Counter(k.op_type for k in kernels for _ in runtime.layers(k))
-    running = f"{found.integer} integer and {found.floating} float layers"
-    if names:
-        running += (
-            " (" + ", ".join(f"{count} {name}" for name, count in sorted(names.items())) + ")"
-        )
-    asked_for = f"{wanted.integer} integer and {wanted.floating} float layers"
-    return found == wanted, asked_for, running
+    wanted = asked(path)
+    found, names = loaded(runtime.kernels(path), runtime)
+    return found == wanted, str(wanted), f"{found} ({names})" if names else str(found)

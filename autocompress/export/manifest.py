@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from autocompress.core.files import write_atomically
+from autocompress.core.local_device import DEFAULT_RUNTIME
 from autocompress.errors import StorageError
 from autocompress.export.verification import (
     Expectations,
@@ -19,7 +20,7 @@ from autocompress.export.verification import (
     verify_artifact,
 )
 from autocompress.runtimes.base import Runtime
-from autocompress.runtimes.registry import DEFAULT_RUNTIME, load_runtime
+from autocompress.runtimes.registry import load_runtime
 
 NAME = "manifest.json"
 _KEYS = ("id", "sha256", "size_bytes")
@@ -97,6 +98,8 @@ def verify(
     Raises:
         StorageError: there is no manifest, or it cannot be read.
         VerificationError: a check fails and ``strict`` is on.
+        MissingExtraError: the runtime that the manifest names is not installed.
+        RequestError: it names one that is not known.
     """
     manifest = read_manifest(manifest_path(path))
     metrics = manifest.get("metrics") or {}

@@ -14,7 +14,12 @@ from torch import fx
 from autocompress.compression.calibration import model_inputs
 from autocompress.core.files import sha256_of
 from autocompress.core.measurement import Measurement
-from autocompress.errors import AutocompressError, DataError, VerificationError
+from autocompress.errors import (
+    AutocompressError,
+    DataError,
+    MissingExtraError,
+    VerificationError,
+)
 from autocompress.export.loaded_precision import compare
 from autocompress.runtimes.base import Runtime, Session
 from autocompress.runtimes.registry import load_runtime
@@ -148,6 +153,9 @@ def verify_artifact(
         runtime: what runs the file; None takes ONNX Runtime.
         expectations: what it has to be.
         measure: gives the file's latency.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
     """
     return _Verifier(Path(path), runtime or load_runtime(), expectations or Expectations()).run(
         reference, batches, metric, measure
@@ -218,6 +226,8 @@ class _Verifier:
         try:
             session = self.runtime.load(self.path)
             session.run([spec.zeros() for spec in session.inputs])
+        except MissingExtraError:
+            raise  # nothing is said about the file
         except AutocompressError as error:
             self._add("loads", False, detail=_first_line(error))
             return None

@@ -5,39 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from autocompress.core.cores import usable_cores
+from autocompress.core.local_device import LOCAL, LocalDevice
 from autocompress.core.places import profiles_folder
 from autocompress.errors import ProfileError, RequestError
 from autocompress.hardware.profile import ID_PATTERN, PROFILE_FILE, HardwareProfile
-
-LOCAL = "local"
-
-
-def is_local(name: str) -> bool:
-    """Whether it names this machine: ``local``, or ``local:`` with a runtime or threads."""
-    return name.partition(":")[0] == LOCAL
-
-
-def _local(name: str) -> HardwareProfile:
-    from autocompress.hardware.local import local_profile
-    from autocompress.runtimes.registry import list_runtimes, load_runtime
-
-    runtime, threads = "onnxruntime", 1
-    rest = name.split(":")[1:]
-    if rest and rest[0] in list_runtimes():
-        runtime = rest.pop(0)
-    if rest and rest[0].isdecimal() and int(rest[0]) > 0:
-        threads = int(rest.pop(0))
-    if rest:
-        raise RequestError(
-            f"device is {name!r}; this machine is local, local:RUNTIME, local:THREADS or "
-            f"local:RUNTIME:THREADS, with one of the runtimes {', '.join(list_runtimes())}"
-        )
-    if threads > usable_cores():
-        raise RequestError(
-            f"device is {name!r}, and {usable_cores()} processors of this machine are for this "
-            "process; ask for at most as many threads"
-        )
-    return local_profile(threads=threads, runtime=load_runtime(runtime))
 
 
 def built_in_folder() -> Path:
@@ -80,8 +51,8 @@ def load_profile(name: str | Path | HardwareProfile) -> HardwareProfile:
         raise RequestError(
             f"device is {name!r}; give a name, the path of a profile, or a HardwareProfile"
         )
-    if isinstance(name, str) and is_local(name):
-        return _local(name)
+    if isinstance(name, str) and (local := LocalDevice.parse(name)) is not None:
+        return _this_machine(local)
     found = find_profile(name)
     if found.is_dir():
         profile = HardwareProfile.load(found)
@@ -94,6 +65,18 @@ def load_profile(name: str | Path | HardwareProfile) -> HardwareProfile:
             f"{found} holds the profile {profile.id!r}; its folder must have the same name"
         )
     return profile
+
+
+def _this_machine(device: LocalDevice) -> HardwareProfile:
+    from autocompress.hardware.local import local_profile
+    from autocompress.runtimes.registry import load_runtime
+
+    if device.threads > usable_cores():
+        raise RequestError(
+            f"device is {device.name!r}, and {usable_cores()} processors of this machine are for "
+            "this process; ask for at most as many threads"
+        )
+    return local_profile(threads=device.threads, runtime=load_runtime(device.runtime))
 
 
 def find_profile(name: str | Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from autocompress.core.local_device import LocalDevice
 from autocompress.errors import StorageError
 from autocompress.report.trials import read_trials
 
@@ -97,11 +98,11 @@ class RunView:
     @property
     def place(self) -> str:
         """The device in words: a local one by its CPU's name."""
-        local, _, how = self.device.partition(":")
-        if local != "local":
+        local = LocalDevice.parse(self.device)
+        if local is None:
             return self.device
         cpu = str(self.section("machine").get("cpu") or "this machine")
-        return f"{cpu} ({how.replace(':', ', ')})" if how else cpu
+        return f"{cpu} ({local.words})" if local.words else cpu
 
     @property
     def model(self) -> str:

@@ -144,5 +144,8 @@ class Runtime(Protocol):
         ...
 
     def layers(self, kernel: KernelNode) -> Sequence[Arithmetic]:
-        """What each layer with constant weights multiplies that a node of :meth:`kernels` runs."""
+        """What is multiplied in each layer with constant weights that one of :meth:`kernels` runs.
+
+        Empty for a node without such a layer.
+        """
         ...

@@ -197,9 +197,9 @@ class OnnxRuntime:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._open(path, options)
-            feeds = {value.name: _spec(value).zeros() for value in session.get_inputs()}
+            zeros = {value.name: _spec(value).zeros() for value in session.get_inputs()}
             try:
-                session.run(None, feeds)
+                session.run(None, zeros)
             except Exception as error:
                 raise DeviceError(f"ONNX Runtime cannot run the model: {error}") from error
             events = json.loads(Path(session.end_profiling()).read_text())

@@ -27,13 +27,13 @@ from autocompress.runtimes.external_data import check_external_data
 _DEVICE = "CPU"
 #: Compiled forms of a model that are kept, one for each shape of its inputs.
 _FORMS = 4
-#: Layers of an executed graph that do no work.
 #: Several operations compiled together.
 _SUBGRAPH = "Subgraph"
 #: Nodes that may multiply by weights.
 _LAYERS = frozenset({"Convolution", "FullyConnected", "MatMul", _SUBGRAPH})
 #: What is behind the name of a layer whose bias is added on its own.
 _WITHOUT_BIAS = "/WithoutBiases"
+#: Layers of an executed graph that do no work.
 _NO_WORK = frozenset({"Const", "Input", "Output"})
 #: Element types as the executed graph writes them.
 _DTYPES = {
@@ -229,8 +229,8 @@ class OpenVinoRuntime:
         if kernel.op_type == _SUBGRAPH:
             fused = str(dict(kernel.attributes)["fused"]).split(",")
             biased = sum(name.endswith(_WITHOUT_BIAS) for name in fused)
-            # biases and scales are rows of length one
-            held = max(biased, sum(s.shape[0] != 1 for s in constants))
+            # what is no weight has a single row there, or more than two dimensions
+            held = max(biased, sum(len(s.shape) == 2 and s.shape[0] != 1 for s in constants))
         else:
             held = min(1, len(constants))
         first = kernel.inputs[0]

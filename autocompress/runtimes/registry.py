@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
+from autocompress.core.local_device import DEFAULT_RUNTIME
 from autocompress.errors import RequestError
 from autocompress.runtimes.base import Runtime
 
 ENTRY_POINT_GROUP = "autocompress.runtimes"
-DEFAULT_RUNTIME = "onnxruntime"
 
 
 def _onnxruntime() -> Runtime:

@@ -34,7 +34,7 @@ class RuntimeContract(ABC):
 
     @abstractmethod
     def artifact(self, folder: Path) -> Path:
-        """A small float model with one input and one output, written into ``folder``."""
+        """A float model of one layer, with one input and one output, written into ``folder``."""
 
     def open(self, folder: Path) -> Session:
         """The artifact, loaded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def local_run(cnn: SmallCNN, tmp_path_factory: pytest.TempPathFactory) -> ac.Sea
             cnn, "digits", budget=BUDGET, seed=SEED, progress="none",
             techniques=["pruning", "quantization"],
             run_dir=tmp_path_factory.mktemp("runs") / "local",
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def openvino_run(cnn: SmallCNN, tmp_path_factory: pytest.TempPathFactory) -> ac.SearchResult:
+    """The user's model, for this machine with another runtime."""
+    if find_spec("openvino") is None:
+        pytest.skip("needs the extra openvino")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return ac.search(
+            cnn, "digits", device="local:openvino", seed=SEED, progress="none",
+            budget=ac.Budget(trials=4, train_steps=40), techniques=["pruning", "quantization"],
+            run_dir=tmp_path_factory.mktemp("runs") / "openvino",
         )  # fmt: skip
 
 

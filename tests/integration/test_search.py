@@ -14,7 +14,7 @@ import torch
 
 import autocompress as ac
 from autocompress.core.pareto import non_dominated
-from autocompress.errors import InfeasibleError
+from autocompress.errors import InfeasibleError, RequestError
 from tests.integration.conftest import ink_data, ink_task
 from tests.integration.runs import BUDGET, SEED, SmallCNN, content, front
 
@@ -220,3 +220,24 @@ def test_a_complete_run_is_not_run_again(cnn: SmallCNN, fixed_run: ac.SearchResu
     assert {p: t for p, t in files.items() if p.suffix in {".onnx", ".csv", ".html"}} == {
         p: t for p, t in kept.items() if p.suffix in {".onnx", ".csv", ".html"}
     }
+
+
+def test_models_for_another_runtime_are_checked_and_timed_in_it(
+    openvino_run: ac.SearchResult, cnn: SmallCNN
+) -> None:
+    folder = openvino_run.run_dir
+    assert len(openvino_run.pareto) > 0
+    for model in sorted((folder / "models").iterdir()):
+        manifest = json.loads((model / "manifest.json").read_text())
+        assert manifest["runtime"] == "openvino"
+        assert manifest["environment"]["runtime"].startswith("openvino/")
+        assert ac.verify(model / "model.onnx").ok
+    assert openvino_run.best().session().run([np.zeros((1, 1, 8, 8), np.float32)])
+    view = openvino_run.view
+    assert view.device == "local:openvino"
+    assert view.place.endswith("(openvino)")
+    with pytest.raises(RequestError, match="holds a run for device 'local:openvino'"):
+        ac.search(
+            cnn, "digits", run_dir=folder, seed=SEED, progress="none",
+            budget=ac.Budget(trials=4, train_steps=40), techniques=["pruning", "quantization"],
+        )  # fmt: skip

@@ -49,7 +49,8 @@ def run(context: Context) -> None:
     context.evaluator = CandidateEvaluator(
         context.elastic, request.data, request.task, effort=Effort(),
         original=context.space.decode(context.space.original),
-        teacher=context.teacher, checkpoints=context.folder.checkpoints,
+        trained=not context.from_scratch, teacher=context.teacher,
+        checkpoints=context.folder.checkpoints,
         threads=1,
     )  # fmt: skip
     stored = context.folder.read_json("plan.json", Plan.from_json)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from autocompress.agent.context import Context
 from autocompress.agent.seeds import sensitivity_seeds, uniform_seeds
@@ -28,7 +27,7 @@ LEAST = 3
 _SEEN = ("trial_accuracy", "val_accuracy")
 #: Metrics that cheap moves are rated by.
 _PRICED = ("latency_ms", "size_bytes", "macs", "energy_mj")
-#: Points on the way from 8 to 4 bits, both ends included.
+#: Points on the way from 8 to 4 bits, counting the 8 bits that are a seed anyway.
 _LADDER = 5
 _ESTIMATED = {"latency_ms": "latency_estimate_ms", "size_bytes": "size_estimate_bytes"}
 
@@ -114,25 +113,30 @@ def baseline_metrics(context: Context, fidelity: Fidelity) -> list[dict[str, flo
 
 
 def _seeds(context: Context) -> list[tuple[str, Genome]]:
+    uniform = uniform_seeds(context.space)
+    integers = next((genome for name, genome in uniform if name.startswith("w8a8")), None)
     paths = []
     if context.sensitivity:
-        names = dict(uniform_seeds(context.space))
-        start = next((g for n, g in names.items() if n.startswith("w8a8")), context.space.original)
-
-        def path(metric: str, **how: Any) -> list[tuple[str, Genome]]:
-            return sensitivity_seeds(
-                context.space, context.sensitivity, context.pricer, metric, start=start, **how
-            )
-
+        space, known = context.space, context.sensitivity
+        start = space.original if integers is None else integers
         wanted = [o.metric for o in context.request.objectives if o.metric in _PRICED]
-        paths = [path(metric) for metric in wanted]
-        if "size_bytes" in wanted:  # from 8 to 4 bits, layer by layer: little is lost on this way
-            paths.append(path("size_bytes", kind="precision:", count=_LADDER)[1:])
+        paths = [
+            sensitivity_seeds(space, known, context.pricer, metric, start=start)
+            for metric in wanted
+        ]
+        if "size_bytes" in wanted and integers is not None:
+            # from 8 to 4 bits, layer by layer: on this way little is lost
+            ladder = sensitivity_seeds(
+                space, known, context.pricer, "size_bytes", start=integers, count=_LADDER,
+                label="8 to 4 bits",
+                allowed=lambda gene, value: gene.startswith("precision:") and value == "w4a8",
+            )  # fmt: skip
+            paths.append(ladder[1:])
     found: dict[str, Genome] = {}
-    known: set[bytes] = set()
-    for name, genome in _interleave(uniform_seeds(context.space), *paths):
-        if genome.tobytes() not in known:
-            known.add(genome.tobytes())
+    taken: set[bytes] = set()
+    for name, genome in _interleave(uniform, *paths):
+        if genome.tobytes() not in taken:
+            taken.add(genome.tobytes())
             found[name] = genome
     # leave at least half of the trials to the strategy
     return list(found.items())[: max(1, context.plan.trials // 2)]

@@ -53,16 +53,18 @@ def test_each_point_of_a_path_is_cheaper_than_the_one_before(space: ElasticSpace
     assert [name for name, _ in again] == [name for name, _ in path]
 
 
-def test_a_path_of_one_kind_changes_nothing_else(space: ElasticSpace) -> None:
-    start = uniform_seeds(space)[0][1]
+def test_a_path_goes_only_where_it_may(space: ElasticSpace) -> None:
+    eight, four = (genome for _, genome in uniform_seeds(space)[:2])
     path = sensitivity_seeds(
-        space, _losses(space), _saved, "size_bytes", start=start, count=5, kind="precision:"
-    )
-    others = [i for i, c in enumerate(space.choices) if not c.name.startswith("precision:")]
+        space, _losses(space), _saved, "size_bytes", start=eight, count=5, label="8 to 4 bits",
+        allowed=lambda gene, value: gene.startswith("precision:") and value == "w4a8",
+    )  # fmt: skip
     assert len(path) == 5
-    assert all((genome[others] == start[others]).all() for _, genome in path)
-    assert (path[-1][1] != start).any()
-    assert all("precision" in name for name, _ in path)
+    assert path[0][1].tolist() == eight.tolist()
+    assert path[-1][1].tolist() == four.tolist()
+    for _, genome in path:
+        assert all(g in (a, b) for g, a, b in zip(genome, eight, four, strict=True))
+    assert all(name.startswith("8 to 4 bits, size_bytes") for name, _ in path)
 
 
 def test_the_cheapest_loss_moves_first(space: ElasticSpace) -> None:

@@ -14,23 +14,26 @@ from torch import nn
 
 from autocompress.compression.registry import make_techniques
 from autocompress.core.budget import Fidelity
-from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
 from autocompress.elastic.batch_norm import reestimate_batch_norm
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import DivergedError, StorageError
+from autocompress.evaluation import evaluator as module
 from autocompress.evaluation.accuracy import evaluate_model
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.evaluator import (
+    QUANTIZED_RATE,
     STATISTICS,
+    UNCHANGED_RATE,
     CandidateEvaluator,
     Effort,
     checkpoint_path,
     save_tensors,
     uniform,
 )
-from autocompress.evaluation.fine_tune import fine_tune
+from autocompress.evaluation.fine_tune import FineTuned, fine_tune
 from autocompress.evaluation.task import Task
 from tests.unit.evaluation.test_fine_tune import ALONE
 from tests.unit.networks import EVERYTHING, ResNet
@@ -102,6 +105,35 @@ def test_so_it_does_in_integers_without_new_statistics() -> None:
     found = _evaluator().evaluate(candidate, fidelity=Fidelity.INHERITED, seed=0)
     full = _evaluator().evaluate(Candidate(), fidelity=Fidelity.INHERITED, seed=0)
     assert found.metrics["accuracy"] > full.metrics["accuracy"] - 0.06
+
+
+def _trainings(
+    candidate: Candidate, monkeypatch: pytest.MonkeyPatch, **options: bool
+) -> list[tuple[int, float, float]]:
+    """Steps, learning rate and weight of distillation of each training."""
+    found: list[tuple[int, float, float]] = []
+
+    def note(*args: object, steps: int, recipe: Recipe, **more: object) -> FineTuned:
+        found.append((steps, recipe.learning_rate, recipe.distillation_weight))
+        return FineTuned(steps, 0.0)
+
+    monkeypatch.setattr(module, "fine_tune", note)
+    _evaluator(None, **options).prepare(candidate, steps=10, seed=0)
+    return found
+
+
+def test_bit_widths_of_a_trained_model_are_trained_on_its_answers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rate = EFFORT.learning_rate
+    integers = uniform(list(_space().graph.layers), 8, 8)
+    assert _trainings(integers, monkeypatch) == [(10, UNCHANGED_RATE * rate, 1.0)]
+    usual = Recipe().distillation_weight
+    in_two = [(6, rate, usual), (4, QUANTIZED_RATE * rate, usual)]
+    assert _trainings(_small(), monkeypatch) == in_two
+    assert _trainings(integers, monkeypatch, trained=False) == in_two
+    labels = replace(integers, recipe=Recipe(distillation_weight=0.0))
+    assert _trainings(labels, monkeypatch) == [(10, UNCHANGED_RATE * rate, 0.0)]
 
 
 def test_a_narrower_candidate_gets_statistics_of_its_own() -> None:

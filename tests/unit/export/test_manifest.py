@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 import autocompress
-from autocompress.errors import StorageError, VerificationError
+from autocompress.errors import (
+    MissingExtraError,
+    RequestError,
+    StorageError,
+    VerificationError,
+)
 from autocompress.export.manifest import (
     manifest_path,
     read_manifest,
@@ -106,3 +112,16 @@ def test_an_incomplete_manifest_is_not_written(tmp_path: Path) -> None:
 
 def test_verification_without_a_manifest_needs_no_claims(model: Path) -> None:
     assert verify_artifact(model).ok
+
+
+def test_a_runtime_that_is_not_there_is_no_fault_of_the_model(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(manifest_path(model))
+    write_manifest(manifest_path(model), {**manifest, "runtime": "openvino"})
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match="pip install"):
+        verify(model, strict=False)
+    write_manifest(manifest_path(model), {**manifest, "runtime": "nobody's"})
+    with pytest.raises(RequestError, match='unknown runtime "nobody\'s"'):
+        verify(model)

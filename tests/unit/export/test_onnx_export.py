@@ -98,7 +98,7 @@ def test_each_layer_runs_in_the_precision_asked_for(
     integer = sum(op.is_integer_layer for op in made.ops)
     floating = sum(op.layer is not None for op in made.ops) - integer
     assert asked(made.file.path) == LayerCount(integer, floating)
-    assert loaded(RUNTIME.kernels(made.file.path), RUNTIME) == LayerCount(integer, floating)
+    assert loaded(RUNTIME.kernels(made.file.path), RUNTIME)[0] == LayerCount(integer, floating)
     assert compare(made.file.path, RUNTIME)[0]
     assert [layer.name for layer in made.file.layers] == [op.layer for op in made.ops if op.layer]
 
