@@ -67,7 +67,7 @@ def torchvision_networks(
                 yield _exported(name, space, elastic, candidate, example, folder)
 
 
-def space_networks(folder: Path, count: int, seed: int) -> Iterator[Network]:
+def space_networks(folder: Path, count: int, seed: int, *, suffix: str = "") -> Iterator[Network]:
     """Random candidates of the product's own space and of a user's ResNet-20."""
     torch.manual_seed(seed)
     digits, cifar = torch.randn(1, 1, 8, 8), torch.randn(1, 3, 32, 32)
@@ -78,7 +78,7 @@ def space_networks(folder: Path, count: int, seed: int) -> Iterator[Network]:
         elastic = ElasticModel(space.graph, space.techniques)
         for number in range(count):
             candidate = space.decode(space.sample(rng))
-            yield _exported(f"{name}-{number}", space, elastic, candidate, example, folder)
+            yield _exported(f"{name}-{number}{suffix}", space, elastic, candidate, example, folder)
 
 
 def _candidate(

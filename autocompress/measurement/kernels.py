@@ -60,6 +60,9 @@ _ALWAYS_DROPPED = frozenset(
         "axis",
         "alpha",
         "beta",
+        "epsilon",
+        "momentum",
+        "training_mode",
     }
 )
 _KEEPS_KERNEL = frozenset({"MaxPool", "AveragePool", "NhwcMaxPool", "QLinearAveragePool"})

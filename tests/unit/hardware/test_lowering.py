@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from autocompress.compression.quantization import simulate_quantization
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
+from autocompress.elastic.space import ElasticSpace
+from autocompress.evaluation.evaluator import uniform
 from autocompress.export.onnx_export import export_onnx
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
@@ -72,6 +75,41 @@ def test_exported_candidates(name: str, tmp_path: Path) -> None:
         path = tmp_path / f"{number}.onnx"
         export_onnx(simulated, ops, example, path)
         assert_same_kernels(ops, path)
+
+
+class PreActivation(nn.Module):
+    """Batch norms that no convolution takes in: at the input, behind others, at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.BatchNorm2d(3)
+        self.stem = nn.Conv2d(3, 32, 3, padding=1)
+        self.side = nn.Conv2d(32, 16, 1)
+        self.norm = nn.BatchNorm2d(48)
+        self.body = nn.Conv2d(48, 20, 3, padding=1)
+        self.last = nn.BatchNorm2d(20)
+        self.head = nn.Linear(20, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(self.first(x)))
+        x = torch.cat([x, self.side(x)], 1)
+        x = torch.relu(self.last(torch.relu(self.body(torch.relu(self.norm(x))))))
+        logits: torch.Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_batch_norms_of_their_own(bits: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    example = torch.randn(1, 3, 8, 8)
+    space = ElasticSpace.from_model(PreActivation().eval(), (example,))
+    candidate = uniform(list(space.graph.layers), bits, bits)
+    ops = space.graph.operations(candidate)
+    assert sum(op.kind == "batch_norm" for op in ops) == 3
+    small = fold_batch_norm(realise(ElasticModel(space.graph, space.techniques), candidate).eval())
+    simulated = simulate_quantization(small, ops, [torch.randn(8, 3, 8, 8)])
+    export_onnx(simulated, ops, (example,), tmp_path / "m.onnx")
+    assert_same_kernels(ops, tmp_path / "m.onnx")
 
 
 def test_kernels_belong_to_operations() -> None:

@@ -60,6 +60,8 @@ class _Pass:
             self._conv(node)
         elif node.op in _POOLS or (node.op == _GLOBAL and node.inputs[0] in self.blocked):
             self._pool(node)
+        elif node.op == "BatchNormalization" and node.inputs[0] in self.blocked:
+            self._batch_norm(node)
         elif node.op in _BINARY | {"Concat"} | _PLAIN:
             names = [i for i in node.inputs if isinstance(i, str)]
             constants = node.op in _BINARY and len(names) != len(node.inputs)
@@ -99,6 +101,19 @@ class _Pass:
         if reorder:
             self._use(node, 0)
         self._becomes(node, out_channels)
+
+    def _batch_norm(self, node: Node) -> None:
+        """Becomes a convolution of each channel by itself, one pixel wide."""
+        channels = self.graph.types[str(node.inputs[0])].shape[1]
+        blocks = padded(channels)
+        node.op = "nchwc:Conv"
+        node.attributes = {"group": blocks}
+        node.inputs[1:] = [
+            TensorType("float32", (blocks, 1, 1, 1), constant=True),
+            TensorType("float32", (blocks,), constant=True),
+        ]
+        self._use(node, 0)
+        self._becomes(node, channels)
 
     def _fuse_residual(self, conv: Node) -> None:
         """A convolution that stayed plain takes the addition and ReLU behind it."""

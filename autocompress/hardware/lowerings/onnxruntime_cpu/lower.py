@@ -126,6 +126,7 @@ class _Builder:
             "mul": self._binary,
             "div": self._binary,
             "matmul": self._matmul,
+            "batch_norm": self._batch_norm,
             "concat": self._concat,
             "max_pool": self._pool,
             "avg_pool": self._pool,
@@ -368,6 +369,12 @@ class _Builder:
         shape = TensorType("int64", (len(end.shape),), True, (-1, *end.shape[1:]))
         target = self._integer(end.name) if end.name in self.quantized else end.name
         self.graph.add("Reshape", [made, shape], target, TensorType(dtype, end.shape), op.name)
+
+    def _batch_norm(self, op: Op) -> None:
+        """One that no convolution before it took in."""
+        statistics = [_f32(op.shape[1:2], constant=True)] * 4
+        source = self._float(op.inputs[0], op)
+        self._finish(op, "BatchNormalization", [source, *statistics])
 
     # -- element by element -----------------------------------------------------------------------
 
