@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocompress.core.files import write_atomically
+from autocompress.core.local_device import LOCAL
 from autocompress.errors import DeviceError, ProfileError
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.machine import cache_folder, describe_machine, slug
@@ -220,7 +221,7 @@ def profile_of(local: LocalTable) -> HardwareProfile:
         run_us=run_us,
     )
     profile = HardwareProfile(
-        id="local",
+        id=LOCAL,
         description=f"this machine ({machine.cpu})",
         kind="measured",
         machine=machine,

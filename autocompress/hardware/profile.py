@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from autocompress.core.capabilities import Capabilities
+from autocompress.core.local_device import LOCAL
 from autocompress.errors import ProfileError
 from autocompress.hardware.calibration import Calibration
 from autocompress.hardware.energy import EnergyModel
@@ -25,6 +26,11 @@ TABLE_FILE = "latency.csv"
 
 Kind = Literal["measured", "analytic", "transferred", "simulated"]
 KINDS: tuple[str, ...] = get_args(Kind)
+
+
+def is_free_id(name: str) -> bool:
+    """Whether a profile that is written may be called so; ``"local"`` is this machine's own."""
+    return ID_PATTERN.fullmatch(name) is not None and name != LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ class HardwareProfile:
     @property
     def is_local(self) -> bool:
         """Whether it stands for this machine, where what is missing can be measured."""
-        return self.id == "local"
+        return self.id == LOCAL
 
     @property
     def proves_constraints(self) -> bool:

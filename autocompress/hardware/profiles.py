@@ -8,7 +8,12 @@ from autocompress.core.cores import usable_cores
 from autocompress.core.local_device import LOCAL, LocalDevice
 from autocompress.core.places import profiles_folder
 from autocompress.errors import ProfileError, RequestError
-from autocompress.hardware.profile import ID_PATTERN, PROFILE_FILE, HardwareProfile
+from autocompress.hardware.profile import (
+    ID_PATTERN,
+    PROFILE_FILE,
+    HardwareProfile,
+    is_free_id,
+)
 
 
 def built_in_folder() -> Path:
@@ -28,7 +33,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(
         path.parent.name
         for path in folder.glob(f"*/{PROFILE_FILE}")
-        if ID_PATTERN.fullmatch(path.parent.name) and path.parent.name != LOCAL
+        if is_free_id(path.parent.name)
     )
 
 

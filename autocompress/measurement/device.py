@@ -19,11 +19,11 @@ from autocompress.hardware.local import GROUP, row_of
 from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.profile import (
-    ID_PATTERN,
     HardwareProfile,
     Provenance,
     RuntimeSpec,
     Validation,
+    is_free_id,
 )
 from autocompress.hardware.table import LatencyRow, LatencyTable
 from autocompress.measurement.kernel_models import time_empty, time_kernels
@@ -76,7 +76,7 @@ def measure_device(
         RequestError: the name is no identifier.
         DeviceError: nothing could be measured.
     """
-    if not ID_PATTERN.fullmatch(name) or name == "local":
+    if not is_free_id(name):
         raise RequestError(
             f"the profile's name is {name!r}; use lower-case letters, digits and underscores"
         )

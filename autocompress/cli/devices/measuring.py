@@ -18,7 +18,7 @@ from autocompress.errors import RequestError
 from autocompress.hardware import HardwareProfile, LatencyPredictor
 from autocompress.hardware.builder import BuildPlan, Built, TableBuilder
 from autocompress.hardware.local import local_profile
-from autocompress.hardware.profile import ID_PATTERN
+from autocompress.hardware.profile import is_free_id
 from autocompress.measurement.calibrating import affordable, calibrate_on
 from autocompress.report.display import Display
 from autocompress.report.units import seconds as duration
@@ -158,7 +158,7 @@ def profile_folder(identifier: str, folder: Path) -> Path:
     Raises:
         RequestError: the name is none, or is taken.
     """
-    if not ID_PATTERN.fullmatch(identifier) or identifier == "local":
+    if not is_free_id(identifier):
         raise RequestError(
             f"--id is {identifier!r}; use lower-case letters, digits and underscores, such as "
             "my_board"

@@ -16,12 +16,12 @@ from autocompress.hardware.calibration import Calibration, NetworkSums, as_row, 
 from autocompress.hardware.local import row_of
 from autocompress.hardware.predictor import LatencyPredictor, validation_of
 from autocompress.hardware.profile import (
-    ID_PATTERN,
     PROFILE_FILE,
     HardwareProfile,
     Provenance,
     RuntimeSpec,
     Validation,
+    is_free_id,
 )
 from autocompress.hardware.table import LatencyRow, LatencyTable
 from autocompress.measurement.device import better
@@ -113,7 +113,7 @@ def import_results(
         RequestError: the identifier is none, or nothing was measured at that number of threads.
         DeviceError: no kernel could be measured.
     """
-    if not ID_PATTERN.fullmatch(identifier) or identifier == "local":
+    if not is_free_id(identifier):
         raise RequestError(
             f"the profile's name is {identifier!r}; use lower-case letters, digits and underscores"
         )
