@@ -8,6 +8,7 @@ widths, and candidates of the product's own spaces, each in float, in integers, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from autocompress.compression.quantization import simulate_quantization
 from autocompress.core.candidate import Candidate, LayerPolicy
-from autocompress.core.capabilities import Capabilities
+from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities, Precision
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.elastic.registry import load_space
@@ -39,7 +40,12 @@ FAMILIES: dict[str, tuple[int, ...]] = {
     "densenet121": (64,),
 }
 #: Larger networks that the formula's memory terms are fitted to; in none of the sets above.
-FITTED: dict[str, tuple[int, ...]] = {"resnet34": (64,), "mobilenet_v3_large": (96,)}
+FITTED: dict[str, tuple[int, ...]] = {
+    "resnet34": (64,),
+    "mobilenet_v3_large": (96,),
+    "regnet_x_400mf": (64,),
+    "densenet169": (64,),
+}
 _STEP = Capabilities(channel_step=16)
 
 
@@ -67,12 +73,23 @@ def torchvision_networks(
                 yield _exported(name, space, elastic, candidate, example, folder)
 
 
-def space_networks(folder: Path, count: int, seed: int, *, suffix: str = "") -> Iterator[Network]:
-    """Random candidates of the product's own space and of a user's ResNet-20."""
+def space_networks(
+    folder: Path,
+    count: int,
+    seed: int,
+    *,
+    suffix: str = "",
+    precisions: tuple[Precision, ...] = CPU_PRECISIONS,
+) -> Iterator[Network]:
+    """Random candidates of the product's own space and of a user's ResNet-20.
+
+    In the precisions that the runtime has: nothing else would be searched for it.
+    """
+    offered = replace(_STEP, precisions=precisions)
     torch.manual_seed(seed)
     digits, cifar = torch.randn(1, 1, 8, 8), torch.randn(1, 3, 32, 32)
-    named = load_space("tiny_cnn", input_shape=(1, 8, 8), num_classes=10, capabilities=_STEP)
-    model = ElasticSpace.from_model(ResNet20(), (cifar,), capabilities=_STEP)
+    named = load_space("tiny_cnn", input_shape=(1, 8, 8), num_classes=10, capabilities=offered)
+    model = ElasticSpace.from_model(ResNet20(), (cifar,), capabilities=offered)
     rng = np.random.default_rng(seed)
     for name, space, example in (("tiny_cnn", named, digits), ("resnet20", model, cifar)):
         elastic = ElasticModel(space.graph, space.techniques)

@@ -14,7 +14,8 @@ later window; ``truth_repeat`` is how often these two are within 5 % of each oth
 usual look-up table.
 
 ``AUTOCOMPRESS_BENCH_RUNTIME`` names another runtime, ``AUTOCOMPRESS_BENCH_THREADS`` other numbers
-of threads ("1", or "1,2").
+of threads ("1", or "1,2"), ``AUTOCOMPRESS_BENCH_SETS`` fewer sets ("space,reference"): where a
+runtime takes its time to load a kernel, torchvision's thousands of them take an hour.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ from autocompress.hardware.local import local_profile
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.measurement.kernels import KernelSignature
 from autocompress.measurement.networks import Network, reference_networks
+from autocompress.runtimes.base import Runtime
 from autocompress.runtimes.registry import load_runtime
 from benchmarks._networks import FAMILIES, FITTED, FORMS, space_networks, torchvision_networks
 from benchmarks._truth import Floats, measure_all, summary
 
+SETS = ("torchvision", "space", "reference")
 QUICK_FAMILIES = {"squeezenet1_1": (64,), "mnasnet0_5": (64,)}
 
 
@@ -46,11 +49,12 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     runtime = os.environ.get("AUTOCOMPRESS_BENCH_RUNTIME", "onnxruntime")
     chosen = os.environ.get("AUTOCOMPRESS_BENCH_THREADS", "1" if quick else "1,2")
+    names = os.environ.get("AUTOCOMPRESS_BENCH_SETS", ",".join(SETS)).split(",")
     before = os.environ.get("AUTOCOMPRESS_CACHE")
     with tempfile.TemporaryDirectory(prefix="autocompress-bench-") as scratch:
         os.environ["AUTOCOMPRESS_CACHE"] = scratch  # a table of its own, measured now
         try:
-            sets = _Sets(Path(scratch), quick=quick, seed=seed)
+            sets = _Sets(Path(scratch), names, load_runtime(runtime), quick=quick, seed=seed)
             result: dict[str, Any] = {}
             for threads in (int(part) for part in chosen.split(",")):
                 found = _run(sets, runtime, threads)
@@ -67,24 +71,33 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
 class _Sets:
     """The networks as files: those that are fitted to, and those that are held out, by set."""
 
-    def __init__(self, folder: Path, *, quick: bool, seed: int) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str], runtime: Runtime, *, quick: bool, seed: int
+    ) -> None:
+        unknown = set(names) - set(SETS)
+        if unknown:
+            raise SystemExit(f"AUTOCOMPRESS_BENCH_SETS: {sorted(unknown)}; use some of {SETS}")
         self.folder = folder
         families: Mapping[str, tuple[int, ...]] = QUICK_FAMILIES if quick else FAMILIES
-        forms = FORMS[:2] if quick else FORMS
         larger: Mapping[str, tuple[int, ...]] = {} if quick else FITTED
-        self.fitted = [
-            *(self._written(n) for n in reference_networks(16, seed=2 * seed + 101)),
-            *torchvision_networks(folder, larger, FORMS[:2], seed + 1),
-            *space_networks(folder, 2 if quick else 6, 2 * seed + 104, suffix="-fitted"),
-        ]
-        self.held_out = {
-            "torchvision": list(torchvision_networks(folder, families, forms, seed)),
-            "space": list(space_networks(folder, 5 if quick else 30, seed)),
-            "reference": [
-                self._written(n)
-                for n in reference_networks(12 if quick else 40, seed=2 * seed + 102)
-            ],
-        }
+        self.fitted = [self._written(n) for n in reference_networks(24, seed=2 * seed + 101)]
+        self.held_out: dict[str, list[Network]] = {}
+        if "torchvision" in names:
+            forms = FORMS[:2] if quick else FORMS
+            self.fitted += torchvision_networks(folder, larger, FORMS[:2], seed + 1)
+            self.held_out["torchvision"] = list(torchvision_networks(folder, families, forms, seed))
+        if "space" in names:
+            count = (2, 5) if quick else (6, 30)
+            offered = runtime.capabilities.precisions
+            self.fitted += space_networks(
+                folder, count[0], 2 * seed + 104, suffix="-fitted", precisions=offered
+            )
+            self.held_out["space"] = list(
+                space_networks(folder, count[1], seed, precisions=offered)
+            )
+        if "reference" in names:
+            networks = reference_networks(12 if quick else 40, seed=2 * seed + 102)
+            self.held_out["reference"] = [self._written(n) for n in networks]
 
     def _written(self, network: Network) -> Network:
         self.path(network).write_bytes(network.onnx())

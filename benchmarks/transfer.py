@@ -42,7 +42,7 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="autocompress-bench-") as scratch:
         os.environ["AUTOCOMPRESS_CACHE"] = scratch
         try:
-            networks, files = _networks(Path(scratch), quick=quick, seed=seed)
+            networks, files = _networks(Path(scratch), names, quick=quick, seed=seed)
             devices = {name: _Device(name, networks, files) for name in names}
         finally:
             if before is None:
@@ -52,12 +52,16 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
     return _transfers(devices, draws=3 if quick else 9, seed=seed)
 
 
-def _networks(folder: Path, *, quick: bool, seed: int) -> tuple[list[Network], dict[str, Path]]:
+def _networks(
+    folder: Path, devices: list[str], *, quick: bool, seed: int
+) -> tuple[list[Network], dict[str, Path]]:
+    offered = [load_runtime(d.partition(":")[0]).capabilities.precisions for d in devices]
+    shared = tuple(p for p in offered[0] if all(p in others for others in offered))
     networks = reference_networks(_FITTED + (20 if quick else 40), seed=2 * seed + 103)
     files = {n.name: folder / f"{n.name}.onnx" for n in networks}
     for network in networks:
         files[network.name].write_bytes(network.onnx())
-    for network in space_networks(folder, 4 if quick else 15, seed):
+    for network in space_networks(folder, 4 if quick else 15, seed, precisions=shared):
         networks.append(network)
         files[network.name] = folder / f"{network.name}.onnx"
     return networks, files

@@ -1,8 +1,9 @@
 """From kernel times to a network's time: the formula, and its coefficients from whole networks.
 
-``T = run + a*sum((1-l)*hot + l*max(hot, ctx)) + l*(bW*W + bA*A) + c*N + t0`` in microseconds with
-``l = 1/(1 + (F0/F)^p)``: kernels alone are hot, a network's kernels are so only as long as its
-footprint F (weights and the largest activation) fits the cache.
+``T = run + a*sum((1-n)*hot + n*max(hot, ctx)) + n*(nW*W + nA*A) + l*(bW*W + bA*A) + c*N + t0`` in
+microseconds, with ``n = 1/(1 + (N0/F)^q)`` and ``l = 1/(1 + (F0/F)^p)``: kernels alone are hot, a
+network's kernels are so only as long as its footprint F (weights and the largest activation) fits
+the core's own cache (N0), and it goes to memory where it does not fit the last cache (F0) either.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ import numpy.typing as npt
 
 from autocompress.errors import ProfileError
 
+Floats = npt.NDArray[np.float64]
 _MB = 1e6
 #: How far the data may pull each coefficient from its prior, in its own unit.
-_SCALES = {"a": 0.05, "weight_us_per_mb": 4.0, "activation_us_per_mb": 3.0, "kernel_us": 0.1}
-_T0_SCALE = 0.5
+_SCALES = {
+    "a": 0.05,
+    "near_weight_us_per_mb": 4.0,
+    "near_activation_us_per_mb": 4.0,
+    "weight_us_per_mb": 4.0,
+    "activation_us_per_mb": 3.0,
+    "kernel_us": 0.1,
+    "t0_us": 0.5,
+}
 _RIDGE = 0.02
 
 
@@ -45,17 +54,22 @@ class NetworkSums:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Coefficients of the formula; the defaults are the prior.
+    """Coefficients of the formula; the defaults know of one cache only.
 
     Attributes:
         a: factor on kernel times.
-        weight_us_per_mb: microseconds a megabyte of weights, once out of cache.
+        weight_us_per_mb: microseconds a megabyte of weights, once out of the last cache.
         activation_us_per_mb: the same for activations.
         kernel_us: microseconds a kernel on top of its own time.
         t0_us: microseconds a run on top of the empty run.
-        cache_mb: footprint at which a network is half out of cache.
+        cache_mb: footprint at which a network is half out of the last cache.
         cache_power: how sharp that is.
-        networks: whole networks it was fitted to; 0 for the prior.
+        networks: whole networks it was fitted to; 0 for none.
+        near_weight_us_per_mb: microseconds a megabyte of weights, once out of the nearest cache.
+        near_activation_us_per_mb: the same for activations.
+        near_mb: footprint at which a network is half out of the nearest cache; None where one cache
+            is all that is known.
+        near_power: how sharp that is.
     """
 
     a: float = 1.0
@@ -66,26 +80,45 @@ class Calibration:
     cache_mb: float = 16.0
     cache_power: float = 8.0
     networks: int = 0
+    near_weight_us_per_mb: float = 0.0
+    near_activation_us_per_mb: float = 0.0
+    near_mb: float | None = None
+    near_power: float | None = None
 
-    def outside(self, footprint_bytes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """``l``: how far a network of that footprint is out of cache, 0..1."""
-        share = np.maximum(footprint_bytes, 1.0) / (self.cache_mb * _MB)
-        return np.asarray(1.0 / (1.0 + share**-self.cache_power), dtype=np.float64)
+    def outside(self, footprint_bytes: Floats) -> Floats:
+        """``l``: how far a network of that footprint is out of the last cache, 0..1."""
+        return _outside(footprint_bytes, self.cache_mb, self.cache_power)
 
-    def total_us(self, sums: npt.NDArray[np.float64], run_us: float) -> npt.NDArray[np.float64]:
+    def outside_near(self, footprint_bytes: Floats) -> Floats:
+        """``n``: how far it is out of the nearest cache, 0..1."""
+        near_mb = self.cache_mb if self.near_mb is None else self.near_mb
+        power = self.cache_power if self.near_power is None else self.near_power
+        return _outside(footprint_bytes, near_mb, power)
+
+    def memory_us(self, weights: Floats, activations: Floats, footprint_bytes: Floats) -> Floats:
+        """Microseconds that weights and activations of so many bytes add."""
+        near = self.near_weight_us_per_mb * weights + self.near_activation_us_per_mb * activations
+        far = self.weight_us_per_mb * weights + self.activation_us_per_mb * activations
+        return np.asarray(
+            (self.outside_near(footprint_bytes) * near + self.outside(footprint_bytes) * far) / _MB,
+            dtype=np.float64,
+        )
+
+    def total_us(self, sums: Floats, run_us: float) -> Floats:
         """Microseconds of networks given as rows of :class:`NetworkSums`, shape ``(n, 6)``."""
         hot, ctx, weights, activations, kernels, largest = sums.T
-        share = self.outside(weights + largest)
+        footprint = weights + largest
+        share = self.outside_near(footprint)
         inner = (1.0 - share) * hot + share * ctx
-        moved = self.weight_us_per_mb * weights + self.activation_us_per_mb * activations
+        memory = self.memory_us(weights, activations, footprint)
         return np.asarray(
-            run_us + self.t0_us + self.a * inner + share * moved / _MB + self.kernel_us * kernels,
+            run_us + self.t0_us + self.a * inner + memory + self.kernel_us * kernels,
             dtype=np.float64,
         )
 
     def to_json(self) -> dict[str, float | int]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, those that are not None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, value: dict[str, float]) -> Calibration:
@@ -99,6 +132,17 @@ class Calibration:
             if name not in names or isinstance(number, bool) or not isinstance(number, int | float):
                 raise ProfileError(f"calibration: {name} = {number!r} is not understood")
         return cls(**value)  # type: ignore[arg-type]
+
+
+#: Where a fit starts, and where it stays as far as the data say nothing.
+PRIOR = Calibration(
+    near_weight_us_per_mb=4.0, near_activation_us_per_mb=2.0, near_mb=1.0, near_power=2.0
+)
+
+
+def _outside(footprint_bytes: Floats, cache_mb: float, power: float) -> Floats:
+    share = np.maximum(footprint_bytes, 1.0) / (cache_mb * _MB)
+    return np.asarray(1.0 / (1.0 + share**-power), dtype=np.float64)
 
 
 def as_row(sums: NetworkSums) -> list[float]:
@@ -125,34 +169,36 @@ def fit(
         sums: one entry a network.
         measured_us: their measured times.
         run_us: time of a run without kernels.
-        prior: where the coefficients stay as far as the data say nothing.
+        prior: :data:`PRIOR` when None.
     """
-    start = prior or Calibration()
+    start = prior or PRIOR
     if not sums:
         return start
     rows = np.array([as_row(s) for s in sums])
     truth = np.asarray(measured_us, dtype=np.float64)
     hot, ctx, weights, activations, kernels, largest = rows.T
-    share = start.outside(weights + largest)
+    near, far = start.outside_near(weights + largest), start.outside(weights + largest)
     columns = np.stack(
         [
-            (1.0 - share) * hot + share * ctx,
-            share * weights / _MB,
-            share * activations / _MB,
+            (1.0 - near) * hot + near * ctx,
+            near * weights / _MB,
+            near * activations / _MB,
+            far * weights / _MB,
+            far * activations / _MB,
             kernels,
             np.ones_like(truth),
         ],
         axis=1,
     )
-    names = ["a", "weight_us_per_mb", "activation_us_per_mb", "kernel_us", "t0_us"]
+    names = list(_SCALES)
     centre = np.array([getattr(start, name) for name in names])
-    scale = np.array([*_SCALES.values(), _T0_SCALE])
+    scale = np.array(list(_SCALES.values()))
     target = truth - run_us - columns @ centre
     design = columns * scale / truth[:, None]
     ridge = _RIDGE**2 * np.eye(len(names))
     solved = np.linalg.solve(design.T @ design + ridge, design.T @ (target / truth))
     values = centre + scale * solved
-    values[1:4] = np.maximum(values[1:4], 0.0)
+    values[1:-1] = np.maximum(values[1:-1], 0.0)
     return replace(
         start, **{n: float(v) for n, v in zip(names, values, strict=True)}, networks=len(truth)
     )

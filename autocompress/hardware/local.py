@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from autocompress.core.files import write_atomically
 from autocompress.core.local_device import LOCAL
 from autocompress.errors import DeviceError, ProfileError
-from autocompress.hardware.calibration import Calibration
+from autocompress.hardware.calibration import PRIOR, Calibration
+from autocompress.hardware.latency_row import RESOLUTION_US
 from autocompress.hardware.machine import cache_folder, describe_machine, slug
 from autocompress.hardware.profile import (
     HardwareProfile,
@@ -32,12 +35,18 @@ from autocompress.measurement.protocol import SEARCH, TimingProtocol
 from autocompress.runtimes.base import Runtime
 from autocompress.runtimes.registry import load_runtime
 
+#: How rows come about; part of the folder's name, so that no table mixes two ways.
+_METHOD = "confirmed"
+#: Behind the protocol's name in rows that come from one measurement.
+_ONCE = ".once"
 _TABLE = "latency.csv"
 _STATE = "state.json"
 #: Kernels timed in turns; more would let the machine drift between the turns of one kernel.
 GROUP = 8
 #: Seconds that a row is expected to take before any was measured.
-ROW_SECONDS = 0.09
+ROW_SECONDS = 0.18
+#: Two measurements of a kernel agree when they are no further apart than this share.
+AGREEMENT = 0.04
 #: Times that the empty run is measured; it is part of every estimate.
 _EMPTY_ROUNDS = 3
 
@@ -47,7 +56,7 @@ def table_folder(runtime: Runtime, threads: int) -> Path:
     machine = describe_machine()
     options = "-".join(f"{k}-{v}" for k, v in sorted(runtime.options.items()))
     parts = (machine.cpu, machine.detail, *machine.isa, runtime.name, runtime.version, options)
-    name = slug(" ".join((*parts, f"t{threads}")))
+    name = slug(" ".join((*parts, f"t{threads}", _METHOD)))
     return cache_folder() / "tables" / name
 
 
@@ -89,7 +98,11 @@ class LocalTable:
         deadline: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
-        """Measure those of ``kernels`` that the table lacks, and keep them.
+        """Measure those of ``kernels`` that the table lacks, keep them, and confirm them.
+
+        A kernel's time differs more between minutes than within one: when all have been measured,
+        each is measured again, in another order and company. Where the two disagree there is a
+        third, and the median holds; where they agree, the mean.
 
         Args:
             kernels: the first ones are measured first.
@@ -100,20 +113,45 @@ class LocalTable:
             How many were measured.
         """
         wanted = list({k.key: k for k in kernels if self._wants(k)}.values())
-        done, began = 0, time.monotonic()
-        for start in range(0, len(wanted), GROUP):
+        began, tell, count = time.monotonic(), progress or _silent, len(wanted)
+        series: dict[str, list[LatencyRow]] = {}
+        for kernel in wanted:
+            row = self.table.get(kernel)
+            if row is not None:  # measured once, before something cut it off
+                series[kernel.key] = [row]
+        new = [kernel for kernel in wanted if kernel.key not in series]
+
+        def note(row: LatencyRow) -> LatencyRow:
+            rows = series.setdefault(row.kernel.key, [])
+            rows.append(row)
+            return combined(rows)
+
+        self._round(new, deadline, note, lambda done: tell(done // 2, count))
+        order = np.random.default_rng(count).permutation(len(series))
+        known = [rows[0].kernel for rows in series.values()]
+        self._round(
+            [known[i] for i in order], deadline, note, lambda done: tell((count + done) // 2, count)
+        )
+        doubtful = [rows[0].kernel for rows in series.values() if _disagree(rows)]
+        self._round(doubtful, deadline, note, lambda done: None)
+        if len(series) >= GROUP:
+            self.remember(row_seconds=(time.monotonic() - began) / len(series))
+        return len(series)
+
+    def _round(
+        self,
+        kernels: Sequence[KernelSignature],
+        deadline: float | None,
+        note: Callable[[LatencyRow], LatencyRow],
+        progress: Callable[[int], None],
+    ) -> None:
+        """Measure the kernels group by group until the deadline; rows are kept as they come."""
+        for start in range(0, len(kernels), GROUP):
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            group = wanted[start : start + GROUP]
-            rows = self._time(group)
-            self.table.add(rows)
-            done += len(rows)
-            self._keep()
-            if progress is not None:
-                progress(start + len(group), len(wanted))
-        if done >= GROUP:
-            self.remember(row_seconds=(time.monotonic() - began) / done)
-        return done
+            group = kernels[start : start + GROUP]
+            self._keep([note(row) for row in self._time(group)])
+            progress(start + len(group))
 
     @property
     def row_seconds(self) -> float:
@@ -122,24 +160,29 @@ class LocalTable:
         return found if isinstance(found, float) else ROW_SECONDS
 
     def _wants(self, kernel: KernelSignature) -> bool:
-        return not kernel.is_view and kernel not in self.table and kernel.key not in self.failed
+        if kernel.is_view or kernel.key in self.failed:
+            return False
+        row = self.table.get(kernel)
+        return row is None or is_tentative(row)
 
     def _time(self, group: Sequence[KernelSignature]) -> list[LatencyRow]:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         rows = []
         times = time_kernels(group, self.runtime, self.protocol, threads=self.threads)
         for kernel, found in zip(group, times, strict=True):
-            if isinstance(found, DeviceError):
-                self.failed[kernel.key] = str(found)
-            else:
+            if not isinstance(found, DeviceError):
                 rows.append(row_of(kernel, found, today, self.protocol.name))
+            elif kernel not in self.table:
+                self.failed[kernel.key] = str(found)
         return rows
 
-    def _keep(self) -> None:
-        """Merge with what other processes have written meanwhile, and write."""
+    def _keep(self, rows: Sequence[LatencyRow]) -> None:
+        """Add rows to what other processes have written meanwhile."""
+        if not rows:
+            return
         with _locked(self.folder):
             merged = self._read()
-            merged.add(self.table)
+            merged.add(row for row in rows if not _is_worse(row, merged.get(row.kernel)))
             self.table.add(merged)
             merged.save(self.folder / _TABLE)
 
@@ -156,6 +199,42 @@ class LocalTable:
         with _locked(self.folder):
             state = self.state() | values
             write_atomically(self.folder / _STATE, json.dumps(state, indent=1, sort_keys=True))
+
+
+def _silent(done: int, of: int) -> None:
+    pass
+
+
+def is_tentative(row: LatencyRow) -> bool:
+    """Whether it comes from a single measurement that is still to be confirmed."""
+    return row.protocol.endswith(_ONCE)
+
+
+def _is_worse(row: LatencyRow, known: LatencyRow | None) -> bool:
+    return known is not None and is_tentative(row) and not is_tentative(known)
+
+
+def _disagree(rows: Sequence[LatencyRow]) -> bool:
+    times = [row.hot_us for row in rows]
+    return max(times) > (1.0 + AGREEMENT) * min(times) + RESOLUTION_US
+
+
+def combined(rows: Sequence[LatencyRow]) -> LatencyRow:
+    """One row from the measurements of a kernel: their median, and the interval around all.
+
+    That of a single measurement is marked as tentative.
+    """
+    if len(rows) == 1:
+        return replace(rows[0], protocol=rows[0].protocol + _ONCE)
+    hot, ctx = (float(np.median([getattr(r, n) for r in rows])) for n in ("hot_us", "ctx_us"))
+    return replace(
+        rows[-1],
+        hot_us=hot,
+        ctx_us=ctx,
+        low_us=min(row.low_us for row in rows),
+        high_us=max(row.high_us for row in rows),
+        runs=sum(row.runs for row in rows),
+    )
 
 
 def row_of(kernel: KernelSignature, found: KernelTime, date: str, protocol: str) -> LatencyRow:
@@ -228,7 +307,7 @@ def profile_of(local: LocalTable) -> HardwareProfile:
         runtime=spec,
         capabilities=local.runtime.capabilities,
         calibration=(
-            Calibration.from_json(calibration) if isinstance(calibration, dict) else Calibration()
+            Calibration.from_json(calibration) if isinstance(calibration, dict) else PRIOR
         ),
         provenance=Provenance(
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -86,14 +86,15 @@ class _Base:
         total = self.predictor.sums(kernels)
         known = self.profile.calibration
         footprint = np.array([total.weight_bytes + total.largest_activation_bytes])
-        share = float(known.outside(footprint)[0])
+        share = float(known.outside_near(footprint)[0])
         for kernel in kernels:
             price = self.predictor.price(kernel)
             us = (1.0 - share) * price.hot_us + share * max(price.hot_us, price.ctx_us)
             sums[work_kind(kernel)] += known.a * us
-        moved = known.weight_us_per_mb * total.weight_bytes
-        moved += known.activation_us_per_mb * total.activation_bytes
-        sums["memory"] = share * moved / 1e6
+        weights, activations = (
+            np.array([bytes_]) for bytes_ in (total.weight_bytes, total.activation_bytes)
+        )
+        sums["memory"] = float(known.memory_us(weights, activations, footprint)[0])
         sums["each kernel"] = float(len(kernels))
         sums["each run"] = 1.0
         return np.array([sums[kind] for kind in TERMS])
@@ -209,6 +210,8 @@ def _profile(
             a=1.0,
             weight_us_per_mb=calibration.weight_us_per_mb * factors["memory"],
             activation_us_per_mb=calibration.activation_us_per_mb * factors["memory"],
+            near_weight_us_per_mb=calibration.near_weight_us_per_mb * factors["memory"],
+            near_activation_us_per_mb=calibration.near_activation_us_per_mb * factors["memory"],
             kernel_us=factors["each kernel"],
             t0_us=0.0,
             networks=validation.networks,

@@ -248,7 +248,8 @@ def _constant(
         if tensor.shape == () and signature.op_type == "Clip":
             return np.asarray(0.0 if position == 1 else 6.0, dtype=tensor.dtype)
         if len(tensor.shape) < 2 and signature.op_type not in {"Conv", "FusedConv", "Gemm"}:
-            return np.full(tensor.shape, 0.02, dtype=tensor.dtype)
+            # scales differ, as in a network: codes of equal scales would only be copied
+            return np.full(tensor.shape, 0.02 + 0.001 * position, dtype=tensor.dtype)
         fan_in = max(1, int(np.prod(tensor.shape[1:])))
         return np.asarray(rng.standard_normal(tensor.shape) * fan_in**-0.5, dtype=tensor.dtype)
     if len(tensor.shape) >= 2:

@@ -1,7 +1,8 @@
 """Small networks as operations: what profiles are calibrated and validated with.
 
 Random members of a few families (residual, inverted residual, plain, fully connected) at the
-image sizes of CIFAR (32) and of the digits (8), in float, in integers and mixed.
+image sizes of the digits (8), of CIFAR (32) and of small photographs (64), in float, in integers
+and mixed. Those for photographs are wide, so that their weights leave the nearest caches.
 """
 
 from __future__ import annotations
@@ -127,14 +128,21 @@ def _classify(net: NetworkBuilder, source: str, *, hidden: int = 0) -> tuple[Op,
     return net.finish(net.linear(pooled, 10))
 
 
+def _is_photo(net: NetworkBuilder) -> bool:
+    return net.shapes["input"][-1] >= 64
+
+
 def residual(net: NetworkBuilder, rng: np.random.Generator) -> tuple[Op, ...]:
     """Basic residual blocks in three stages (He et al. 2016, arXiv:1512.03385)."""
-    widths = sorted(int(w) for w in rng.choice([16, 32, 48, 64], 3))
-    x = net.op("relu", net.conv("input", widths[0]))
+    photo = _is_photo(net)
+    offered = [64, 128, 192, 256] if photo else [16, 32, 48, 64]
+    widths = sorted(int(w) for w in rng.choice(offered, 3))
+    x = net.op("relu", net.conv("input", widths[0], stride=2 if photo else 1))
+    x = net.max_pool(x) if photo else x
     for stage, width in enumerate(widths):
         for block in range(int(rng.integers(1, 4))):
             stride = 2 if stage and not block else 1
-            inner = int(rng.choice([16, 32, 48, 64]))
+            inner = int(rng.choice(offered))
             y = net.conv(net.op("relu", net.conv(x, inner, stride=stride)), width)
             same = stride == 1 and net.shapes[x][1] == width
             skip = x if same else net.conv(x, width, kernel=1, stride=stride)
@@ -144,14 +152,18 @@ def residual(net: NetworkBuilder, rng: np.random.Generator) -> tuple[Op, ...]:
 
 def inverted(net: NetworkBuilder, rng: np.random.Generator) -> tuple[Op, ...]:
     """Inverted residual blocks (Sandler et al. 2018, arXiv:1801.04381)."""
+    photo = _is_photo(net)
     activation = str(rng.choice(["relu6", "relu"]))
-    width = int(rng.choice([16, 32]))
-    x = net.op(activation, net.conv("input", width))
-    for block in range(int(rng.integers(2, 6))):
+    width, widest = int(rng.choice([16, 32])), 256 if photo else 64
+    x = net.op(activation, net.conv("input", width, stride=2 if photo else 1))
+    for block in range(int(rng.integers(*((6, 13) if photo else (2, 6))))):
         stride = 2 if block % 2 else 1
+        if net.shapes[x][2] < 8 and photo:
+            stride = 1
         before = net.shapes[x][1]
-        width = before * 2 if stride == 2 and before < 64 else before
-        inner = before * int(rng.choice([2, 4]))
+        grows = block % 2 if photo else stride == 2
+        width = before * 2 if grows and before < widest else before
+        inner = before * int(rng.choice([3, 6] if photo else [2, 4]))
         y = net.op(activation, net.conv(x, inner, kernel=1))
         kernel = int(rng.choice([3, 5]))
         y = net.op(activation, net.conv(y, inner, kernel=kernel, stride=stride, groups=inner))
@@ -163,9 +175,10 @@ def inverted(net: NetworkBuilder, rng: np.random.Generator) -> tuple[Op, ...]:
 def plain(net: NetworkBuilder, rng: np.random.Generator) -> tuple[Op, ...]:
     """Convolutions with max pools and two linear layers."""
     x = "input"
+    offered = [32, 64, 96, 128] if _is_photo(net) else [8, 16, 24, 32, 64]
     for _ in range(int(rng.integers(2, 4))):
         for _ in range(int(rng.integers(1, 3))):
-            width, kernel = int(rng.choice([8, 16, 24, 32, 64])), int(rng.choice([3, 5]))
+            width, kernel = int(rng.choice(offered)), int(rng.choice([3, 5]))
             x = net.op("relu", net.conv(x, width, kernel=kernel))
         x = net.max_pool(x) if net.shapes[x][2] >= 4 else x
     flat = net.op("flatten", x, shape=(1, prod(net.shapes[x][1:])))
@@ -187,7 +200,7 @@ _FAMILIES = {
     "plain": plain,
     "connected": connected,
 }
-_INPUTS = {"cifar": (3, 32, 32), "digits": (1, 8, 8)}
+_INPUTS = {"cifar": (3, 32, 32), "digits": (1, 8, 8), "photo": (3, 64, 64)}
 #: How often each family is drawn.
 _SHARES = {"residual": 4, "inverted": 4, "plain": 2, "connected": 1}
 

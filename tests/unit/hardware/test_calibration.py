@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autocompress.errors import ProfileError
-from autocompress.hardware.calibration import Calibration, NetworkSums, as_row, fit
+from autocompress.hardware.calibration import PRIOR, Calibration, NetworkSums, as_row, fit
 
 
 def sums(hot: float, kernels: int, megabytes: float = 0.1) -> NetworkSums:
@@ -23,8 +23,15 @@ def test_small_networks_are_hot_and_large_ones_are_not() -> None:
     assert total(plain, sums(100, 10, megabytes=100)) > 151
 
 
+def test_networks_leave_the_nearest_cache_first() -> None:
+    between = sums(100, 10, megabytes=4)
+    assert total(Calibration(), between) < 105
+    assert total(PRIOR, between) > 1.4 * 100
+    assert total(PRIOR, between) < total(PRIOR, sums(100, 10, megabytes=40))
+
+
 def test_no_data_keeps_the_prior() -> None:
-    assert fit([], [], 1.0) == Calibration()
+    assert fit([], [], 1.0) == PRIOR
 
 
 def test_known_coefficients_are_found() -> None:

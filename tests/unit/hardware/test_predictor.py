@@ -15,11 +15,12 @@ from tests.unit.hardware.helpers import formula_us, profile, row, table_kernels
 
 NETWORKS = reference_networks(12, seed=1)
 KERNELS = table_kernels(12)
-PLAIN = Calibration(kernel_us=0.0, t0_us=0.0)
+PLAIN = Calibration(kernel_us=0.0, t0_us=0.0, cache_mb=1e6, near_mb=1e6)
 
 
 def predictor(share: float = 1.0) -> LatencyPredictor:
-    rows = [row(k) for k in KERNELS[: int(len(KERNELS) * share)]]
+    # spread over all of them
+    rows = [row(k) for i, k in enumerate(KERNELS) if int((i + 1) * share) > int(i * share)]
     return LatencyPredictor(
         profile(
             rows,

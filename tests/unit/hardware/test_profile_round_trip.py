@@ -116,7 +116,13 @@ PROFILES = st.builds(
         max_energy_mj=st.none() | POSITIVE,
     ),
     calibration=st.builds(
-        Calibration, a=POSITIVE, kernel_us=FIGURES, t0_us=st.floats(-1e3, 1e3), cache_mb=POSITIVE
+        Calibration,
+        a=POSITIVE,
+        kernel_us=FIGURES,
+        t0_us=st.floats(-1e3, 1e3),
+        cache_mb=POSITIVE,
+        near_mb=POSITIVE,
+        near_weight_us_per_mb=FIGURES,
     ),
     validation=validations(),
     provenance=st.builds(
