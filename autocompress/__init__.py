@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from autocompress.elastic.registry import list_spaces as list_spaces
     from autocompress.evaluation.data import Data as Data
     from autocompress.evaluation.task import Task as Task
+    from autocompress.export import pack as pack
+    from autocompress.export import unpack as unpack
     from autocompress.export import verify as verify
     from autocompress.hardware import list_profiles as list_profiles
     from autocompress.hardware import load_profile as load_profile
@@ -48,9 +50,11 @@ _HOME = {
     "list_spaces": "autocompress.elastic.registry",
     "load_profile": "autocompress.hardware",
     "measure_device": "autocompress.measurement",
+    "pack": "autocompress.export",
     "plan": "autocompress.api",
     "resume": "autocompress.api",
     "search": "autocompress.api",
+    "unpack": "autocompress.export",
     "verify": "autocompress.export",
 }
 
@@ -70,9 +74,11 @@ __all__ = [
     "list_spaces",
     "load_profile",
     "measure_device",
+    "pack",
     "plan",
     "resume",
     "search",
+    "unpack",
     "verify",
 ]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from autocompress.agent.context import Context
 from autocompress.core.candidate import Candidate
-from autocompress.export.packed import pack
+from autocompress.export.packing.container import pack
 from autocompress.export.verification import Verification
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli import doctor, plan, report, resume, search, spaces, verify
+from autocompress.cli import doctor, packing, plan, report, resume, search, spaces, verify
 from autocompress.cli.devices import app as devices
 from autocompress.cli.faults import DEBUG_VARIABLE, Commands, show_bug
 
@@ -29,6 +29,8 @@ app.command()(report.report)
 app.command()(spaces.spaces)
 app.add_typer(devices.app, name="devices")
 app.command()(verify.verify)
+app.command()(packing.pack)
+app.command()(packing.unpack)
 app.command()(doctor.doctor)
 
 

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from autocompress.export.manifest import verify as verify
     from autocompress.export.onnx_export import ExportedModel as ExportedModel
     from autocompress.export.onnx_export import export_onnx as export_onnx
-    from autocompress.export.packed import pack as pack
-    from autocompress.export.packed import packed_size as packed_size
-    from autocompress.export.packed import unpack as unpack
+    from autocompress.export.packing.container import pack as pack
+    from autocompress.export.packing.container import packed_size as packed_size
+    from autocompress.export.packing.container import unpack as unpack
     from autocompress.export.verification import Check as Check
     from autocompress.export.verification import Expectations as Expectations
     from autocompress.export.verification import Verification as Verification
@@ -23,9 +23,9 @@ _HOME = {
     "ExportedModel": "onnx_export",
     "Verification": "verification",
     "export_onnx": "onnx_export",
-    "pack": "packed",
-    "packed_size": "packed",
-    "unpack": "packed",
+    "pack": "packing.container",
+    "packed_size": "packing.container",
+    "unpack": "packing.container",
     "verify": "manifest",
     "verify_artifact": "verification",
 }

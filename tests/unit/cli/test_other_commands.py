@@ -4,7 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from tests.unit.cli.conftest import FakeApi, Outcome
 
@@ -82,3 +85,25 @@ def test_spaces(run: Run) -> None:
     assert outcome.code == 0
     assert "tiny_cnn" in outcome.out
     assert "tiny_cnn" in json.loads(run("spaces", "--json").out)
+
+
+def test_pack_and_unpack(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    proto = helper.make_model(
+        helper.make_graph(
+            [], "g", [], [], [numpy_helper.from_array(np.zeros((64, 64), np.float32), "w")]
+        )
+    )
+    onnx.save(proto, source)
+    original = source.read_bytes()
+    outcome = run("pack", source)
+    assert outcome.code == 0, outcome.err
+    assert f"({source} has {len(original):,})" in outcome.out
+    source.unlink()
+    found = json.loads(run("unpack", tmp_path / "model.acz", "--json").out)
+    assert found["path"] == str(source)
+    assert source.read_bytes() == original
+    assert run("pack", tmp_path / "none.onnx").code == 2
+    (tmp_path / "cut.acz").write_bytes((tmp_path / "model.acz").read_bytes()[:-3])
+    assert run("unpack", tmp_path / "cut.acz").code == 5
+    assert not (tmp_path / "cut.onnx").exists()

@@ -1,0 +1,1 @@
+"""The packed container ``.acz``: an ONNX file entropy-coded, restored bit by bit."""

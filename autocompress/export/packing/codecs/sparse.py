@@ -1,0 +1,139 @@
+"""Tensors of which most are zero: where the others are, then what they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autocompress.errors import StorageError
+from autocompress.export.packing.ans import Decoder, Encoder
+from autocompress.export.packing.codecs.base import Codec, Reading
+from autocompress.export.packing.mask import WORTHWHILE, pop_mask, push_mask
+from autocompress.export.packing.numbers import Reader, varint
+from autocompress.export.packing.probabilities import PRIOR_BYTES, Prior, Symbols, best_prior
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class SparseCodes(Codec):
+    """Codes of 8, 4 or 2 bits; the one that is left out is the most frequent."""
+
+    number = 4
+
+    def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
+        """The code left out, mask and prior, then all of it; None where few are the same."""
+        if reading.width > 1 or not data:
+            return None
+        codes = _codes(data, reading)
+        counts = np.bincount(codes)
+        zero = int(counts.argmax())
+        if counts[zero] < WORTHWHILE * len(codes):
+            return None
+        rows, columns = reading.grid
+        padded = np.full(rows * columns, zero, np.uint8)
+        padded[: len(codes)] = codes
+        mask = padded != zero
+        values = padded[mask]
+        prior, _ = best_prior(values, reading.bits, 1)
+        encoder = Encoder()
+        encoder.push_symbols(values, reading.bits, 1, prior)
+        head = push_mask(encoder, mask.reshape(rows, columns))
+        return bytes([zero]) + head + prior.to_bytes() + encoder.finish()
+
+    def decode(self, coded: bytes, reading: Reading) -> bytes:
+        """As many bytes as was said."""
+        reader = Reader(coded)
+        (zero,) = reader.take(1)
+        head = reader.take(3)
+        prior = Prior.from_bytes(reader.take(PRIOR_BYTES), reading.bits)
+        if zero >= 1 << reading.bits:
+            raise StorageError("a packed stream's zero is damaged")
+        decoder = Decoder(reader.rest())
+        rows, columns = reading.grid
+        places = np.flatnonzero(pop_mask(decoder, head, rows, columns))
+        codes = np.full(rows * columns, zero, np.uint8)
+        if len(places) and places[-1] >= reading.elements:
+            raise StorageError("a packed stream's mask is damaged")
+        codes[places] = decoder.pop_symbols(len(places), reading.bits, 1, prior)
+        decoder.finish()
+        return _bytes(codes[: reading.elements], reading)
+
+
+class SparseNumbers(Codec):
+    """Numbers of several bytes; what is left out is zero.
+
+    Args:
+        encode_stream: writes the numbers that are left in whatever way is shortest.
+        decode_stream: its inverse.
+    """
+
+    number = 7
+
+    def __init__(
+        self,
+        encode_stream: Callable[[bytes, Reading], bytes],
+        decode_stream: Callable[[bytes, Reading], bytes],
+    ) -> None:
+        self._encode_stream = encode_stream
+        self._decode_stream = decode_stream
+
+    def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
+        """The mask's length, head and bytes, then the numbers; None where few are zero."""
+        if reading.width == 1 or reading.length % reading.width or not data:
+            return None
+        elements = np.frombuffer(data, f"<u{reading.width}")
+        mask = elements != 0
+        if mask.sum() > (1.0 - WORTHWHILE) * len(mask):
+            return None
+        rows, columns = reading.grid
+        padded = np.zeros(rows * columns, np.bool_)
+        padded[: len(mask)] = mask
+        encoder = Encoder()
+        head = push_mask(encoder, padded.reshape(rows, columns))
+        places = encoder.finish()
+        left = elements[mask].tobytes()
+        numbers = self._encode_stream(left, Reading(len(left), width=reading.width))
+        return varint(len(places)) + head + places + numbers
+
+    def decode(self, coded: bytes, reading: Reading) -> bytes:
+        """As many bytes as was said."""
+        if reading.width == 1 or reading.length % reading.width:
+            raise StorageError("a packed stream's numbers are damaged")
+        reader = Reader(coded)
+        length = reader.number()
+        head = reader.take(3)
+        decoder = Decoder(reader.take(length))
+        mask = pop_mask(decoder, head, *reading.grid).ravel()
+        decoder.finish()
+        if mask[reading.elements :].any():
+            raise StorageError("a packed stream's mask is damaged")
+        mask = mask[: reading.elements]
+        size = int(mask.sum()) * reading.width
+        coded_left = reader.rest()
+        if coded_left[:1] == bytes([self.number]):
+            raise StorageError("a packed stream leaves out zeros where there are none left")
+        left = self._decode_stream(coded_left, Reading(size, width=reading.width))
+        elements = np.zeros(reading.elements, f"<u{reading.width}")
+        elements[mask] = np.frombuffer(left, f"<u{reading.width}")
+        return elements.tobytes()
+
+
+def _codes(data: bytes, reading: Reading) -> Symbols:
+    """One code per entry, from the lowest bits of each byte up."""
+    array = np.frombuffer(data, np.uint8)
+    if reading.units == 1:
+        return array
+    shifts = np.arange(reading.units, dtype=np.uint8) * np.uint8(reading.bits)
+    parts = (array[:, None] >> shifts) & np.uint8((1 << reading.bits) - 1)
+    return np.ascontiguousarray(parts.astype(np.uint8).ravel())
+
+
+def _bytes(codes: Symbols, reading: Reading) -> bytes:
+    """Inverse of :func:`_codes`."""
+    if reading.units == 1:
+        return codes.tobytes()
+    shifts = np.arange(reading.units, dtype=np.uint8) * np.uint8(reading.bits)
+    joined: Symbols = np.bitwise_or.reduce(codes.reshape(-1, reading.units) << shifts, axis=1)
+    return joined.tobytes()
