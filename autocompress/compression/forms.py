@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from autocompress.errors import RequestError
 
-#: Largest absolute code of a symmetric weight of so many bits.
-LEVELS = {8: 127, 4: 7, 2: 1}
+#: Largest absolute code of a symmetric weight of so many bits; 2 bits are ternary, 1 bit a sign.
+LEVELS = {8: 127, 6: 31, 5: 15, 4: 7, 3: 3, 2: 1, 1: 1}
+#: Values of a codebook whose indices take 4 bits; those of larger ones take 8.
+SMALL_CODEBOOK = 16
+#: Bits of the smallest ONNX element that holds them. What they leave free, packing takes back.
+CONTAINER_BITS = {8: 8, 6: 8, 5: 8, 4: 4, 3: 4, 2: 2, 1: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +37,30 @@ class Form:
         """Whether the layer computes in integers."""
         return self.activation_bits == 8
 
+    @property
+    def file_bits(self) -> int:
+        """Bits that one weight takes in the ONNX file."""
+        return CONTAINER_BITS.get(self.weight_bits, self.weight_bits)
+
+
+def _integers(bits: int, activation_bits: int) -> Form:
+    """Weights of so many bits in the container that holds them."""
+    held = CONTAINER_BITS[bits]
+    opset = 25 if held == 2 else 21
+    if activation_bits != 8:
+        stored = f"int{held} weights -> Cast -> Mul(scale)"
+        return Form(bits, activation_bits, stored, "float32", opset)
+    cast = "" if held == 8 else "Cast(int8) -> "
+    stored = f"int{held} weights -> {cast}DequantizeLinear, uint8 QDQ"
+    return Form(bits, activation_bits, stored, "int8", opset)
+
 
 FORMS: dict[tuple[int, int], Form] = {
     (form.weight_bits, form.activation_bits): form
     for form in (
         Form(32, 32, "float32 weights", "float32"),
         Form(16, 32, "float16 weights -> Cast", "float32"),
-        Form(8, 32, "int8 weights -> Cast -> Mul(scale)", "float32"),
-        Form(4, 32, "int4 weights -> Cast -> Mul(scale)", "float32"),
-        Form(2, 32, "int2 weights -> Cast -> Mul(scale)", "float32", 25),
-        Form(8, 8, "int8 weights -> DequantizeLinear, uint8 QDQ", "int8"),
-        Form(4, 8, "int4 weights -> Cast(int8) -> DequantizeLinear, uint8 QDQ", "int8"),
-        Form(2, 8, "int2 weights -> Cast(int8) -> DequantizeLinear, uint8 QDQ", "int8", 25),
+        *(_integers(bits, activations) for activations in (32, 8) for bits in LEVELS),
     )
 }
 
@@ -60,16 +76,16 @@ def form_of(weight_bits: int, activation_bits: int, layer: str = "") -> Form:
         return form
     where = f"layer {layer!r}: " if layer else ""
     if activation_bits not in (8, 32):
-        advice = "activations are 8 bits (with weights of 8, 4 or 2) or 32 (floats)"
+        advice = "activations are 8 bits (with weights of 8 or fewer) or 32 (floats)"
     elif activation_bits == 8 and weight_bits > 8:
         advice = (
-            "8-bit activations need weights of 8, 4 or 2 bits; use weight_bits=8, or "
+            "8-bit activations need weights of 8 bits or fewer; use weight_bits=8, or "
             f"activation_bits=32 to keep {weight_bits}-bit weights"
         )
     else:
         bits = sorted(w for w, a in FORMS if a == activation_bits)
-        below = [b for b in bits if b >= weight_bits]
-        advice = f"weights are stored with {bits} bits; the next wider is {below[0]}"
+        wider = [b for b in bits if b >= weight_bits]
+        advice = f"weights are stored with {bits} bits; the next wider is {wider[0]}"
     raise RequestError(
         f"{where}weight_bits={weight_bits} with activation_bits={activation_bits} has no deployed "
         f"form: {advice}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autocompress.compression.base import Technique
-from autocompress.compression.fake_quant import fake_quantize_weight
-from autocompress.compression.forms import LEVELS, form_of
+from autocompress.compression.forms import form_of
 from autocompress.compression.parts import Part, Transform
 from autocompress.compression.precisions import precision_choices, precision_settings
 from autocompress.compression.simulation import (
@@ -14,7 +13,7 @@ from autocompress.compression.simulation import (
     simulate_quantization,
     simulate_weights,
 )
-from autocompress.compression.weight_scale import clip_ratio
+from autocompress.compression.stored.registry import weight_form
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
@@ -51,15 +50,14 @@ class Quantization(Technique):
             RequestError: the policy's bits have no deployed form.
         """
         form_of(policy.weight_bits, policy.activation_bits, layer.name)
-        bits = policy.weight_bits
-        if bits == 32:
-            return None
-        ratios = [clip_ratio(p.weight, bits) if bits in LEVELS else None for p in parts]
+        if policy.weight_bits == 32 or policy.codebook is not None:
+            return None  # shared values have a technique of their own
+        forms = [weight_form(part.weight, policy.weight_bits) for part in parts]
 
         def round_weights(parts: Sequence[Part]) -> list[Part]:
             return [
-                part.with_weight(fake_quantize_weight(part.weight, bits, ratio))
-                for part, ratio in zip(parts, ratios, strict=True)
+                part.with_weight(form.rounded(part.weight, None))
+                for part, form in zip(parts, forms, strict=True)
             ]
 
         return round_weights

@@ -13,13 +13,14 @@ ENTRY_POINTS = "autocompress.techniques"
 
 def available_techniques() -> dict[str, type[Technique]]:
     """Every technique by name, the built-in ones first."""
+    from autocompress.compression.clustering import Clustering
     from autocompress.compression.low_rank import LowRank
     from autocompress.compression.pruning import Pruning
     from autocompress.compression.quantization import Quantization
     from autocompress.compression.sparsity import Sparsity
 
     found: dict[str, type[Technique]] = {
-        t.name: t for t in (Pruning, LowRank, Sparsity, Quantization)
+        t.name: t for t in (Pruning, LowRank, Sparsity, Quantization, Clustering)
     }
     for entry in entry_points(group=ENTRY_POINTS):
         found.setdefault(entry.name, entry.load())

@@ -11,14 +11,11 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx, nn
 
+from autocompress.compression.activation_quantizer import ActivationQuantizer
 from autocompress.compression.calibration import InputBatch, Range, observe
-from autocompress.compression.fake_quant import (
-    ActivationQuantizer,
-    SimulatedConv2d,
-    SimulatedLinear,
-    StoredLayer,
-)
 from autocompress.compression.forms import form_of
+from autocompress.compression.stored.registry import weight_form
+from autocompress.compression.stored_layers import SimulatedConv2d, SimulatedLinear, StoredLayer
 from autocompress.errors import RequestError
 from autocompress.graph.modules import put_module
 from autocompress.graph.ops import PASS_THROUGH, Op
@@ -91,8 +88,8 @@ def simulate_weights(module: fx.GraphModule, ops: Sequence[Op]) -> fx.GraphModul
         bits = (op.weight_bits, op.activation_bits)
         if done.setdefault(str(nodes[op.name].target), bits) != bits:
             raise RequestError(f"layer {op.layer!r} is called twice with different bits; use one")
-        if op.weight_bits < 32:
-            _simulate_layer(result, str(nodes[op.name].target), op.weight_bits)
+        if op.stores_rounded:
+            _simulate_layer(result, str(nodes[op.name].target), op)
     return result
 
 
@@ -135,19 +132,26 @@ def scale_roots(ops: Sequence[Op]) -> dict[str, str]:
     return {name: root(name) for name in quantized}
 
 
-def _simulate_layer(root: fx.GraphModule, name: str, bits: int) -> None:
+def _simulate_layer(root: fx.GraphModule, name: str, op: Op) -> None:
     layer = root.get_submodule(name)
     made: nn.Module
     if isinstance(layer, StoredLayer):
         return
-    if isinstance(layer, nn.Conv2d):
-        made = SimulatedConv2d(layer, bits)
-    elif isinstance(layer, nn.Linear):
-        made = SimulatedLinear(layer, bits)
-    else:
+    if not isinstance(layer, nn.Conv2d | nn.Linear):
         raise RequestError(
             f"layer {name!r} is a {type(layer).__name__}; only Conv2d and Linear are quantised"
         )
+    form = weight_form(
+        layer.weight.detach(),
+        op.weight_bits,
+        codebook=op.codebook or None,
+        scaled=bool(op.attribute("scaled")),
+    )
+    made = (
+        SimulatedConv2d(layer, form)
+        if isinstance(layer, nn.Conv2d)
+        else SimulatedLinear(layer, form)
+    )
     made.train(layer.training)
     put_module(root, name, made)
 

@@ -7,13 +7,32 @@ import torch
 from autocompress.compression.forms import LEVELS
 
 #: Clipping ratios tried before refinement; 2 bits clip far more than 4.
-_STARTS = {4: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5), 2: (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)}
+_MILD, _STRONG = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5), (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
+_STARTS = {6: _MILD, 5: _MILD, 4: _MILD, 3: _STRONG, 2: _STRONG}
 _REFINEMENTS = 3
+_FLOOR = 1e-8
 
 
 def per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """``values`` of shape ``(out,)``, shaped to broadcast over the first axis of ``like``."""
     return values.reshape(-1, *([1] * (like.dim() - 1)))
+
+
+def channel_peaks(weight: torch.Tensor) -> torch.Tensor:
+    """Largest magnitude of each output channel, shape ``(out,)``; positive, no gradient."""
+    return weight.detach().abs().flatten(1).amax(1).clamp_min(_FLOOR)
+
+
+def weight_scale(weight: torch.Tensor, bits: int, ratio: torch.Tensor) -> torch.Tensor:
+    """Step of each output channel, shape ``(out,)``; positive even for channels of zeros."""
+    largest = weight.detach().abs().flatten(1).amax(1)
+    return (largest * ratio / LEVELS[bits]).clamp_min(_FLOOR)
+
+
+def binary_scale(weight: torch.Tensor) -> torch.Tensor:
+    """Mean magnitude of each output channel's non-zeros, ``(out,)``; positive, no gradient."""
+    rows = weight.detach().abs().flatten(1)
+    return (rows.sum(1) / (rows > 0).sum(1).clamp_min(1)).clamp_min(_FLOOR)
 
 
 @torch.no_grad()
@@ -26,7 +45,7 @@ def clip_ratio(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
     Args:
         weight: shape ``(out, ...)``.
-        bits: 8, 4 or 2.
+        bits: 8, 6, 5, 4, 3 or 2.
     """
     rows = weight.detach().flatten(1).float()
     largest = rows.abs().amax(1)

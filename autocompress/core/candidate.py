@@ -22,6 +22,8 @@ WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
 ACTIVATION_BITS = (4, 6, 8, 16, 32)
 #: Kinds of distillation a recipe may name.
 DISTILLATIONS = ("response", "none")
+#: Fewest and most values of a codebook.
+CODEBOOK = (3, 256)
 _PATTERN = re.compile(r"unstructured|[1-9]\d*:[1-9]\d*")
 
 
@@ -40,7 +42,8 @@ class LayerPolicy:
         sparsity: share of weights set to zero, in [0, 1).
         pattern: how zeros are laid out: "unstructured" or "N:M" such as "2:4".
         rank: rank of the factorised weight, or None for the full weight.
-        codebook: number of shared weight values, or None for no weight sharing.
+        codebook: number of shared weight values, 3 to 256, or None for no weight sharing. Weights
+            then share values whatever ``weight_bits`` is; see docs/techniques.md.
     """
 
     weight_bits: int = 32
@@ -70,6 +73,11 @@ class LayerPolicy:
                 raise RequestError(
                     f"{name} is {value!r}; it must be a whole number of at least 1, or None"
                 )
+
+        if self.codebook is not None and not CODEBOOK[0] <= self.codebook <= CODEBOOK[1]:
+            raise RequestError(
+                f"codebook is {self.codebook!r}; use {CODEBOOK[0]} to {CODEBOOK[1]} values, or None"
+            )
 
     @property
     def is_quantized(self) -> bool:

@@ -40,7 +40,7 @@ class Data:
         calibration: what activation ranges are taken from; None takes 256 of ``train``.
         name: a short name for reports.
         num_classes: number of classes; None takes it from the labels. 0 means "no classes".
-        augment: "crop_flip" or None; for training examples held in memory, images
+        augment: "crop_flip", "shift" or None; for training examples held in memory, images
             ``(n, c, h, w)`` where zero is black.
         seed: of what is held out and taken for calibration.
 

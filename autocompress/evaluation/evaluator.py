@@ -168,7 +168,7 @@ class CandidateEvaluator:
         """
         model = realise(self.elastic, candidate)
         ops = self.elastic.graph.operations(candidate)
-        quantized = any(op.weight_bits < 32 for op in ops)
+        quantized = any(op.stores_rounded for op in ops)
         changed = self._changes_structure(candidate)
         later = round(steps * self._quantized_share(candidate)) if quantized else 0
         share = later / steps if steps else 0.0

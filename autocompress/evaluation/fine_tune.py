@@ -44,6 +44,7 @@ def fine_tune(
     deadline: Callable[[], bool] = lambda: False,
     spent: Callable[[], float] = lambda: 0.0,
     masks: Mapping[str, torch.Tensor] | None = None,
+    after_step: Callable[[float], None] = lambda progress: None,
     batch_size: int = BATCH_SIZE,
     bfloat16: bool = False,
     progress: Callable[[int, float], None] = lambda step, loss: None,
@@ -62,6 +63,7 @@ def fine_tune(
         spent: asked before each step for the share of its time that is over; 1 ends the training.
             The learning rate falls with the steps or with the time, whichever is further.
         masks: parameter name to a 0/1 tensor; zeros stay zero.
+        after_step: called after each step with the share of the training that is over.
         batch_size: examples per step.
         bfloat16: compute in bfloat16 with channels last, weights kept in float32; not for
             fake-quantised models, whose rounding it would change.
@@ -105,6 +107,7 @@ def fine_tune(
             nn.utils.clip_grad_norm_(parameters.values(), 5.0)
             optimizer.step()
             _hold_zeros(parameters, masks)
+            after_step(max((step + 1) / steps, share))
             losses.append(value)
             progress(step + 1, value)
     if bfloat16:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from autocompress.compression.fake_quant import StoredLayer
+from autocompress.compression.stored.base import StoredWeight
+from autocompress.compression.stored_layers import StoredLayer
 from autocompress.export.extents import Extent
 from autocompress.export.writer import OnnxWriter
 
@@ -24,7 +25,7 @@ class ExportedLayer:
     Attributes:
         name: the layer's name ("<layer>.0", "<layer>.1" for the halves of a low-rank layer).
         kind: "conv" or "linear".
-        weight_bits: bits per stored weight.
+        weight_bits: bits of a weight in the file.
         activation_bits: 8 when it computes in integers, else 32.
         tensors: names under which a runtime may see its weight.
         bytes: stored bytes of weight, scales and bias.
@@ -84,7 +85,7 @@ class LayerWriter:
             ExportedLayer(
                 call.name,
                 "conv" if isinstance(call.module, nn.Conv2d) else "linear",
-                call.module.weight_bits if isinstance(call.module, StoredLayer) else 32,
+                call.module.form.file_bits if isinstance(call.module, StoredLayer) else 32,
                 32 if call.input_scale is None else 8,
                 names,
                 after - before,
@@ -129,51 +130,65 @@ class LayerWriter:
             weight = _array(module.weight)
             stored = writer.constant(weight.T if transposed else weight, name=weight_name)
             return [call.value, stored, *self._float_bias(module)], (stored,)
-        codes = _array(module.codes(call.step))
-        codes = np.ascontiguousarray(codes.T) if transposed else codes
-        if module.weight_bits == 16:
-            stored = writer.constant(codes, name=weight_name)
-            weight_value = writer.cast(stored, np.float32, output=writer.take(f"{weight_name}f"))
-            return [call.value, weight_value, *self._float_bias(module)], (stored, weight_value)
-        stored = writer.codes(codes, module.weight_bits, name=weight_name)
-        scale = _array(module.scale(call.step))
+        weight_value, names = self._stored(call, module.stored(call.step), transposed=transposed)
         if call.input_scale is None or call.step is None:
-            wide = writer.cast(stored, np.float32)
-            shape = (1, -1) if transposed else (-1, *([1] * (codes.ndim - 1)))
-            factor = writer.constant(scale.reshape(shape), name=f"s{call.index}")
-            weight_value = writer.node("Mul", [wide, factor], output=writer.take(f"{weight_name}f"))
-            return [call.value, weight_value, *self._float_bias(module)], (stored, weight_value)
-        bias_codes = module.bias_codes(call.step)
+            return [call.value, weight_value, *self._float_bias(module)], names
+        scale, bias_codes = _array(module.scale(call.step)), module.bias_codes(call.step)
         return self._integer_operands(
-            call, stored, scale, module.weight_bits, call.input_scale, bias_codes
+            call, (weight_value, names), scale, call.input_scale, bias_codes
         )
+
+    def _stored(
+        self, call: LayerCall, held: StoredWeight, *, transposed: bool
+    ) -> tuple[str, tuple[str, ...]]:
+        """A weight's integers in an integer layer, else its floats; all names that it goes by."""
+        writer, name = self.writer, f"w{call.index}"
+        codes = _array(held.codes)
+        codes = np.ascontiguousarray(codes.T) if transposed else codes
+        integer = call.input_scale is not None
+        if held.bits == 16:
+            stored = writer.constant(codes, name=name)
+        else:
+            stored = writer.codes(codes, held.bits, name=name)
+        if integer and held.bits == 8 and held.table is None:
+            return stored, (stored,)
+        result = writer.take(f"{name}{'i' if integer else 'f'}")
+        scaled = held.scale is not None and not integer
+        value = "" if scaled else result
+        if held.table is not None:
+            table = writer.constant(_array(held.table), name=f"t{call.index}")
+            indices = writer.cast(stored, np.int32)
+            value = writer.node("Gather", [table, indices], output=value)
+        else:
+            value = writer.cast(stored, np.int8 if integer else np.float32, output=value)
+        if held.scale is not None and scaled:
+            shape = (1, -1) if transposed else (-1, *([1] * (codes.ndim - 1)))
+            factor = writer.constant(_array(held.scale).reshape(shape), name=f"s{call.index}")
+            writer.node("Mul", [value, factor], output=result)
+        return result, (stored, result)
 
     def _integer_operands(
         self,
         call: LayerCall,
-        stored: str,
+        stored: tuple[str, tuple[str, ...]],
         scale: Array,
-        bits: int,
         input_scale: str,
         bias_codes: torch.Tensor | None,
     ) -> tuple[list[str], tuple[str, ...]]:
-        writer, names = self.writer, [stored]
-        if bits < 8:
-            stored = writer.cast(stored, np.int8, output=writer.take(f"w{call.index}i"))
-            names.append(stored)
+        writer, (value, names) = self.writer, stored
         factor = writer.constant(scale, name=f"s{call.index}")
-        operands = [stored, factor]
+        operands = [value, factor]
         if isinstance(call.module, nn.Linear):
             # without an explicit zero point Gemm stays float in ONNX Runtime
             operands.append(writer.constant(np.zeros(scale.shape, np.int8)))
         weight = writer.node("DequantizeLinear", operands, axis=0)
         if bias_codes is None:
-            return [call.value, weight], tuple(names)
+            return [call.value, weight], names
         # the bias's scale is the product of two scales that are in the file already
         step = writer.node("Mul", [input_scale, factor])
         codes = writer.constant(_array(bias_codes), name=f"b{call.index}")
         bias = writer.node("DequantizeLinear", [codes, step], axis=0)
-        return [call.value, weight, bias], tuple(names)
+        return [call.value, weight, bias], names
 
     def _float_bias(self, module: nn.Conv2d | nn.Linear) -> list[str]:
         return [] if module.bias is None else [self.writer.constant(_array(module.bias))]

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from autocompress.compression.fake_quant import (
+from autocompress.compression.activation_quantizer import (
     ACTIVATION_HIGH,
     ACTIVATION_LOW,
     ActivationQuantizer,
-    StoredLayer,
 )
 from autocompress.compression.simulation import scale_roots
+from autocompress.compression.stored_layers import StoredLayer
 from autocompress.errors import RequestError
 from autocompress.export.call import Call
 from autocompress.export.extents import Extent

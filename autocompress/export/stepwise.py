@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from autocompress.compression.fake_quant import ActivationQuantizer
+from autocompress.compression.activation_quantizer import ActivationQuantizer
 from autocompress.export.onnx_export import ExportedModel
 from autocompress.runtimes.base import Runtime
 

@@ -20,7 +20,7 @@ PRODUCER = "autocompress"
 
 
 def pack_codes(codes: Array, bits: int) -> bytes:
-    """Signed codes in two's complement, lowest bits first, padded to whole bytes with zeros.
+    """Codes, signed ones in two's complement, lowest bits first, padded with zeros to whole bytes.
 
     Args:
         codes: any shape; read in row-major order.
@@ -113,12 +113,13 @@ class OnnxWriter:
         return self.constant(np.float32(value))
 
     def codes(self, codes: Array, bits: int, *, name: str) -> str:
-        """Integer weights of 8, 4 or 2 bits."""
+        """Integers of 8, 4 or 2 bits; unsigned when their array is."""
         from onnx import TensorProto
 
         if bits == 2:
             self.opset = OPSET_INT2
-        data_type = {8: TensorProto.INT8, 4: TensorProto.INT4, 2: TensorProto.INT2}[bits]
+        kind = "UINT" if codes.dtype == np.uint8 else "INT"
+        data_type = TensorProto.DataType.Value(f"{kind}{bits}")
         return self._store(int(data_type), codes.shape, pack_codes(codes, bits), name)
 
     def _store(self, data_type: int, shape: tuple[int, ...], raw: bytes, name: str) -> str:

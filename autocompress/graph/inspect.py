@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -70,6 +71,8 @@ def _layers(
     module: fx.GraphModule, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[dict[str, Layer], list[Skipped]]:
     calls = Counter(str(n.target) for n in module.graph.nodes if n.op == "call_module")
+    norms = (isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    normed = any(norms)  # which layer one is folded into depends on the blocks that are skipped
     layers: dict[str, Layer] = {}
     skipped: list[Skipped] = []
     for node in module.graph.nodes:
@@ -81,7 +84,7 @@ def _layers(
         name = str(node.target)
         layer = _layer(name, module.get_submodule(name), shapes[node.name], calls[name])
         if layer is not None and name not in layers:
-            layers[name] = layer
+            layers[name] = replace(layer, normed=normed)
             if layer.calls > 1:
                 skipped.append(
                     Skipped(name, f"called {layer.calls} times with shared weights: kept in float")

@@ -36,6 +36,7 @@ class Layer:
         parameters: weights and biases.
         output_shape: with batch 1.
         calls: how often the layer is called in one forward pass.
+        normed: whether the model has batch norms, one of which may be folded into it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Layer:
     parameters: int
     output_shape: tuple[int, ...]
     calls: int = 1
+    normed: bool = False
 
     @property
     def is_depthwise(self) -> bool:

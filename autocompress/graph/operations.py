@@ -175,6 +175,8 @@ class _Walk:
         attributes: dict[str, Attribute] = {"bias": int(module.bias is not None)}
         if name in self.stored:
             attributes["again"] = 1
+        if policy.codebook is not None and self.graph.layers[name].normed:
+            attributes["scaled"] = 1
         self.stored.add(name)
         depthwise = False
         if isinstance(module, nn.Conv2d):
@@ -209,6 +211,8 @@ class _Walk:
         second = [weight[0], rank, *([1, 1] if kind == "conv" else [])]
         inner = {**attributes, "bias": 0}
         outer: dict[str, Attribute] = {"bias": attributes["bias"]}
+        if "scaled" in attributes:
+            outer["scaled"] = attributes["scaled"]
         if kind == "conv":
             outer |= {
                 "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
@@ -311,6 +315,7 @@ def _coded(policy: LayerPolicy, weight: list[int], attributes: dict[str, Attribu
         "weight_bits": policy.weight_bits,
         "activation_bits": policy.activation_bits,
         "sparsity": policy.sparsity,
+        "codebook": policy.codebook or 0,
     }
 
 

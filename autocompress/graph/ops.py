@@ -37,6 +37,8 @@ class Op:
         weight_bits: bits per stored weight.
         activation_bits: bits of input and output activations that the layer's policy asks for.
         sparsity: share of zero weights.
+        codebook: values that the weights share; 0 when they share none. ``weight_bits`` then only
+            says whether the layer computes in integers.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Op:
     weight_bits: int = 32
     activation_bits: int = 32
     sparsity: float = 0.0
+    codebook: int = 0
 
     def attribute(self, name: str, default: Attribute = 0) -> Attribute:
         """The attribute ``name``, or ``default``."""
@@ -58,6 +61,11 @@ class Op:
     def is_integer_layer(self) -> bool:
         """Whether it is a layer that computes in integers."""
         return self.kind in LAYER_KINDS and self.weight_bits <= 8 and self.activation_bits <= 8
+
+    @property
+    def stores_rounded(self) -> bool:
+        """Whether its weights are stored as anything but 32-bit floats."""
+        return self.weight_bits < 32 or self.codebook > 0
 
     @property
     def macs(self) -> int:

@@ -28,6 +28,8 @@ _SAME = {
 }  # fmt: skip
 #: Operators whose result is their first input, as far as time is concerned.
 _PASSING = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast", "Dropout"})
+#: Operators through which a stored weight is followed: also scales and look-ups in a codebook.
+_CONVERTING = _PASSING | {"Transpose", "Mul", "Gather"}
 #: Operators that compute shapes.
 _SHAPES = frozenset({"Shape", "Constant", "ConstantOfShape", "Size", "Range"})
 _CONVS = frozenset({"Conv", "FusedConv", "QLinearConv", "ConvInteger"})
@@ -157,9 +159,9 @@ class _Reader:
         name = str(node.input[place])
         while name not in self.stored:
             maker = self.maker.get(name)
-            if maker is None or not maker.input or maker.op_type not in (*_PASSING, "Transpose"):
+            if maker is None or not maker.input or maker.op_type not in _CONVERTING:
                 return None
-            name = str(maker.input[0])
+            name = _converted(maker)
         return name
 
     def _layer(
@@ -196,7 +198,7 @@ class _Reader:
         found = []
         while name not in self.stored and name in self.maker:
             found.append(self.maker[name])
-            name = self.maker[name].input[0]
+            name = _converted(self.maker[name])
         return found
 
     def _stored_shape(self, name: str) -> tuple[int, ...]:
@@ -224,6 +226,11 @@ class _Reader:
         pairs = tuple(sorted((attributes or {}).items()))
         self.ops[name] = Op(name, kind, inputs, shape, attributes=pairs, **more)
         self.made[tensor] = name
+
+
+def _converted(maker: onnx.NodeProto) -> str:
+    """What a node converts: of a look-up in a codebook, the indices."""
+    return str(maker.input[1 if maker.op_type == "Gather" else 0])
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

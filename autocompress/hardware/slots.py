@@ -22,6 +22,8 @@ from autocompress.hardware.lowerings.onnxruntime_cpu.blocked_layout import ALIGN
 Operations: TypeAlias = Callable[[Genome], Sequence[Op]]
 
 _DIMENSIONS = 5
+#: Fields of an operation besides its shapes.
+_PLAIN_FIELDS = 7
 
 
 class Numbers:
@@ -82,7 +84,7 @@ class _Joint:
 def _split(op: Op | None) -> tuple[object, ...]:
     """The fields of an operation; None stands for what it lacks."""
     if op is None:
-        return (None,) * (6 + 2 * _DIMENSIONS)
+        return (None,) * (_PLAIN_FIELDS + 2 * _DIMENSIONS)
     shape = (*op.shape, *[None] * (_DIMENSIONS - len(op.shape)))
     weight = (*op.weight_shape, *[None] * (_DIMENSIONS - len(op.weight_shape)))
     return (
@@ -92,16 +94,18 @@ def _split(op: Op | None) -> tuple[object, ...]:
         op.attributes,
         op.weight_bits,
         op.activation_bits,
+        op.codebook,
         *shape,
         *weight,
     )
 
 
 def _join(name: str, fields: Sequence[Any]) -> Op | None:
-    kind, inputs, layer, attributes, weight_bits, activation_bits = fields[:6]
+    kind, inputs, layer, attributes, weight_bits, activation_bits, codebook = fields[:_PLAIN_FIELDS]
     if kind is None:
         return None
-    shape, weight = fields[6 : 6 + _DIMENSIONS], fields[6 + _DIMENSIONS :]
+    sizes = fields[_PLAIN_FIELDS:]
+    shape, weight = sizes[:_DIMENSIONS], sizes[_DIMENSIONS:]
     return Op(
         name,
         kind,
@@ -112,6 +116,7 @@ def _join(name: str, fields: Sequence[Any]) -> Op | None:
         weight_shape=tuple(n for n in weight if n is not None),
         weight_bits=weight_bits,
         activation_bits=activation_bits,
+        codebook=codebook,
     )
 
 
@@ -162,7 +167,10 @@ def _kernel_form(op: Op | None) -> object:
     if op is None:
         return None
     bits = 8 if op.is_integer_layer else 32
-    return replace(op, weight_bits=bits, activation_bits=bits, layer=None)
+    attributes = tuple(pair for pair in op.attributes if pair[0] != "scaled")
+    return replace(
+        op, weight_bits=bits, activation_bits=bits, layer=None, codebook=0, attributes=attributes
+    )
 
 
 def _coarse(op: Op | None) -> object:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import pytest
 
 from autocompress.compression.base import Technique
-from autocompress.compression.fake_quant import fake_quantize_weight
+from autocompress.compression.clustering import Clustering
 from autocompress.compression.low_rank import LowRank
 from autocompress.compression.parts import Part
 from autocompress.compression.pruning import Pruning
 from autocompress.compression.quantization import Quantization
 from autocompress.compression.registry import available_techniques
 from autocompress.compression.sparsity import Sparsity
+from autocompress.compression.stored.registry import weight_form
 from autocompress.core.candidate import LayerPolicy
 from autocompress.testing.techniques import TechniqueContract
 
@@ -44,9 +45,25 @@ class TestQuantization(TechniqueContract):
         return Quantization()
 
     def deployed(self, policy: LayerPolicy, parts: Sequence[Part]) -> Sequence[Part]:
-        return [p.with_weight(fake_quantize_weight(p.weight, policy.weight_bits)) for p in parts]
+        return [_stored(part, policy) for part in parts]
+
+
+class TestClustering(TechniqueContract):
+    """As with quantisation, the simulated graph finds the shared values."""
+
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return Clustering()
+
+    def deployed(self, policy: LayerPolicy, parts: Sequence[Part]) -> Sequence[Part]:
+        return [_stored(part, policy) for part in parts]
+
+
+def _stored(part: Part, policy: LayerPolicy) -> Part:
+    form = weight_form(part.weight, policy.weight_bits, codebook=policy.codebook)
+    return part.with_weight(form.rounded(part.weight, None))
 
 
 def test_every_built_in_technique_is_tested_here() -> None:
     built_in = {t for t in available_techniques().values() if t.__module__.startswith("autoc")}
-    assert built_in == {Pruning, LowRank, Sparsity, Quantization}
+    assert built_in == {Pruning, LowRank, Sparsity, Quantization, Clustering}

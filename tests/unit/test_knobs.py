@@ -16,7 +16,7 @@ from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.elastic.space import ElasticSpace
 from autocompress.export.onnx_export import export_onnx
-from autocompress.export.packed import packed_size
+from autocompress.export.packing.container import packed_size
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.memory import peak_memory_bytes
@@ -207,9 +207,9 @@ def _offered(found: ElasticSpace) -> set[str]:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_field_of_a_policy_is_offered_or_known_not_to_be(name: str) -> None:
-    """Shared weight values and patterns of zeros have no technique yet: no space offers them."""
+    """Patterns of zeros have no technique yet: no space offers them."""
     known = {field.name for field in fields(LayerPolicy)}
-    assert known - _offered(space(name)) == {"codebook", "pattern"}
+    assert known - _offered(space(name)) == {"pattern"}
 
 
 def test_the_full_model_is_its_own_baseline(figures: _Measure) -> None:

@@ -98,10 +98,11 @@ def _space(context: Context) -> ElasticSpace:
 
 
 def capabilities_for(context: Context) -> Capabilities:
-    """What the device can exploit, given what was asked for."""
+    """What the device can exploit, given the techniques that were asked for."""
     from dataclasses import replace
 
-    packed = "sparsity" in (context.request.techniques or ())
+    asked = set(context.request.techniques or ())
+    packed = bool(asked & {"sparsity", "clustering"})
     return replace(context.profile.capabilities, stores_packed=packed)
 
 

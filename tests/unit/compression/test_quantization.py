@@ -7,12 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from autocompress.compression.fake_quant import (
-    ActivationQuantizer,
-    SimulatedConv2d,
-    SimulatedLinear,
-    StoredLayer,
-)
+from autocompress.compression.activation_quantizer import ActivationQuantizer
 from autocompress.compression.parts import Part
 from autocompress.compression.quantization import (
     Quantization,
@@ -21,6 +16,7 @@ from autocompress.compression.quantization import (
     simulate_weights,
 )
 from autocompress.compression.simulation import scale_roots
+from autocompress.compression.stored_layers import SimulatedConv2d, SimulatedLinear, StoredLayer
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.capabilities import Capabilities
 from autocompress.elastic.model import ElasticModel
@@ -170,9 +166,7 @@ UNSUPPORTED = {
     "half weights, 8-bit activations": (16, 8, "use weight_bits=8"),
     "16-bit activations": (8, 16, "activations are 8 bits"),
     "4-bit activations": (4, 4, "activations are 8 bits"),
-    "6-bit weights": (6, 8, "the next wider is 8"),
-    "3-bit weights": (3, 32, "the next wider is 4"),
-    "1-bit weights": (1, 8, "the next wider is 2"),
+    "half weights, 6-bit activations": (16, 6, "activations are 8 bits"),
 }
 
 

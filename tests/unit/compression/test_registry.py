@@ -19,7 +19,7 @@ from autocompress.errors import RequestError
 
 def test_built_in_techniques_in_order_of_application() -> None:
     names = [t.name for t in default_techniques()]
-    assert names == ["pruning", "low_rank", "sparsity", "quantization"]
+    assert names == ["pruning", "low_rank", "sparsity", "quantization", "clustering"]
     assert list(available_techniques()) == names
     assert len({t.order for t in default_techniques()}) == len(names)
 

@@ -29,7 +29,7 @@ POLICIES = st.builds(
     sparsity=st.floats(0, 1, exclude_max=True),
     pattern=st.sampled_from(["unstructured", "2:4", "1:16"]),
     rank=COUNTS,
-    codebook=COUNTS,
+    codebook=st.none() | st.integers(3, 256),
 )
 RECIPES = st.builds(
     Recipe,

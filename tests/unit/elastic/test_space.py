@@ -181,7 +181,7 @@ def test_another_device_offers_other_genes() -> None:
     assert plain.name == full.name
     assert plain.graph is full.graph
     assert {c.name.partition(":")[0] for c in full.choices} == kinds | {
-        "rank", "sparsity", "precision"
+        "rank", "sparsity", "precision", "codebook"
     }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Repair without training: better codes and biases for a quantised graph, from a few examples."""

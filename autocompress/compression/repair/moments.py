@@ -1,0 +1,102 @@
+"""What enters each layer of a graph: means and second moments of its input patches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from autocompress.compression.calibration import InputBatch, model_inputs
+
+#: Patches looked at per layer and batch; convolutions have many that tell the same.
+_PATCHES = 1 << 14
+
+
+@dataclass(eq=False)
+class InputMoments:
+    """Moments of what a layer multiplies its weights with.
+
+    A patch is what one output of one group reads, of length ``k = in / groups * kernel area``.
+
+    Attributes:
+        mean: shape ``(groups, k)``.
+        second: uncentred second moments, shape ``(groups, k, k)``.
+        count: patches seen.
+    """
+
+    mean: torch.Tensor
+    second: torch.Tensor
+    count: int
+
+
+def input_moments(
+    module: fx.GraphModule, layers: Collection[str], batches: Iterable[InputBatch]
+) -> dict[str, InputMoments]:
+    """Moments of the named layers' inputs over the batches, by layer.
+
+    Args:
+        module: run as it is, without gradients, in evaluation mode.
+        layers: targets of ``call_module`` nodes that are ``nn.Conv2d`` or ``nn.Linear``.
+        batches: of inputs.
+    """
+    watcher = _Watcher(module, layers)
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                watcher.run(*model_inputs(module, batch))
+    finally:
+        module.train(was_training)
+    return watcher.found
+
+
+def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """Patches of an input, shape ``(groups, n, k)``; evenly spread ones where there are many."""
+    if isinstance(layer, nn.Linear):
+        rows = x.reshape(1, -1, layer.in_features)
+        return rows[:, :: -(-rows.shape[1] // _PATCHES)]
+    images = max(1, _PATCHES // max(1, x.shape[-1] * x.shape[-2]) * 4)
+    x = x[:: -(-x.shape[0] // images)]
+    if isinstance(layer.padding, str):
+        spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        if layer.padding == "same":
+            (top, bottom), (left, right) = ((s // 2, s - s // 2) for s in spans)
+            x = functional.pad(x, (left, right, top, bottom))
+        padding: Any = 0
+    else:
+        padding = layer.padding
+    columns = functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
+    batch, length, places = columns.shape
+    columns = columns.reshape(batch, layer.groups, length // layer.groups, places)
+    rows = columns.permute(1, 0, 3, 2).reshape(layer.groups, batch * places, -1)
+    return rows[:, :: -(-rows.shape[1] // _PATCHES)]
+
+
+class _Watcher(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, layers: Collection[str]) -> None:
+        super().__init__(module)
+        self.layers = frozenset(layers)
+        self.found: dict[str, InputMoments] = {}
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target in self.layers:
+            layer = self.fetch_attr(target)
+            self._add(target, patches(layer, args[0]).double())
+        return super().call_module(target, args, kwargs)
+
+    def _add(self, target: str, rows: torch.Tensor) -> None:
+        count = rows.shape[1]
+        mean, second = rows.mean(1), rows.transpose(1, 2) @ rows / count
+        known = self.found.get(target)
+        if known is None:
+            self.found[target] = InputMoments(mean, second, count)
+            return
+        share = count / (known.count + count)
+        known.mean += share * (mean - known.mean)
+        known.second += share * (second - known.second)
+        known.count += count

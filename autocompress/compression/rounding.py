@@ -1,0 +1,71 @@
+"""Rounding with gradients: forward passes round, backward passes let the gradient through.
+
+Forward passes round half to even, as ONNX QuantizeLinear does; gradients pass straight through
+inside the representable range and are zero outside it (Jacob et al. 2018, arXiv:1712.05877;
+Krishnamoorthi 2018, arXiv:1806.08342).
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        zero_point: torch.Tensor,
+        low: int,
+        high: int,
+    ) -> torch.Tensor:
+        codes = torch.round(x / scale).add_(zero_point)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward((codes >= low) & (codes <= high))
+        return codes.clamp_(low, high).sub_(zero_point).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside, None, None, None, None
+
+
+class _RoundTo(torch.autograd.Function):
+    """A value computed elsewhere, with the gradient of the original."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return grads[0], None
+
+
+def fake_quantize(
+    x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, low: int, high: int
+) -> torch.Tensor:
+    """``(clamp(round(x / scale) + zero_point, low, high) - zero_point) * scale``.
+
+    Args:
+        x: any shape.
+        scale: broadcastable to ``x``, positive.
+        zero_point: broadcastable to ``x``, holding whole numbers.
+        low: smallest code.
+        high: largest code.
+    """
+    return cast(torch.Tensor, _FakeQuantize.apply(x, scale, zero_point, low, high))
+
+
+def straight_through(x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """``value``, with the gradient passed to ``x`` unchanged; same shapes."""
+    return cast(torch.Tensor, _RoundTo.apply(x, value))
+
+
+def as_half(weight: torch.Tensor) -> torch.Tensor:
+    """``weight`` in half precision, saturated at its largest finite value."""
+    limit = torch.finfo(torch.float16).max
+    return weight.clamp(-limit, limit).half()

@@ -1,0 +1,1 @@
+"""How weights are stored: one form a file; the exporter writes what a form gives."""
