@@ -22,6 +22,7 @@ def changes_of(space: ElasticSpace, candidate: Candidate) -> str:
         _architecture(space, candidate),
         _count("low rank", sum(candidate.policy(n).rank is not None for n in layers)),
         _count("sparse", sum(candidate.policy(n).sparsity > 0 for n in layers)),
+        _count("shared values", sum(candidate.policy(n).codebook is not None for n in layers)),
     ]
     return "; ".join(part for part in said if part) or "nothing"
 

@@ -86,6 +86,7 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
                 "original_width": known.out_channels,
                 "sparsity": policy.sparsity,
                 "rank": policy.rank,
+                "codebook": policy.codebook,
                 "macs": 0,
                 "parameters": 0,
                 "bytes": 0,

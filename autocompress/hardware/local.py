@@ -120,10 +120,12 @@ class LocalTable:
             if row is not None:  # measured once, before something cut it off
                 series[kernel.key] = [row]
         new = [kernel for kernel in wanted if kernel.key not in series]
+        measured: set[str] = set()
 
         def note(row: LatencyRow) -> LatencyRow:
             rows = series.setdefault(row.kernel.key, [])
             rows.append(row)
+            measured.add(row.kernel.key)
             return combined(rows)
 
         self._round(new, deadline, note, lambda done: tell(done // 2, count))
@@ -134,9 +136,9 @@ class LocalTable:
         )
         doubtful = [rows[0].kernel for rows in series.values() if _disagree(rows)]
         self._round(doubtful, deadline, note, lambda done: None)
-        if len(series) >= GROUP:
-            self.remember(row_seconds=(time.monotonic() - began) / len(series))
-        return len(series)
+        if len(measured) >= GROUP:
+            self.remember(row_seconds=(time.monotonic() - began) / len(measured))
+        return len(measured)
 
     def _round(
         self,

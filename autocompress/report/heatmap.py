@@ -95,12 +95,18 @@ def _sparsity(row: Row) -> Cell:
     return (None, "") if share is None else (share, f"{100 * share:.0f}")
 
 
+def _codebook(row: Row) -> Cell:
+    count = _number(row, "codebook")
+    return (None, "") if count is None else (max(0.15, 1 - count / 256), f"{count:g}")
+
+
 _CELLS: tuple[tuple[str, Callable[[Row], Cell]], ...] = (
     ("Weight bits", _bits("weight_bits")),
     ("Activation bits", _bits("activation_bits")),
     ("Kept width, %", _width),
     ("Rank", _rank),
     ("Zero weights, %", _sparsity),
+    ("Shared values", _codebook),
 )
 
 

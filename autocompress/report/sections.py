@@ -206,6 +206,7 @@ def _layers_table(name: str, layers: Sequence[Row]) -> Html:
             _of(layer.get("width"), layer.get("original_width")),
             _figure(layer.get("rank")),
             units.percent(_float(layer.get("sparsity"))),
+            _figure(layer.get("codebook")),
             units.count(_float(layer.get("macs"))),
             units.size(_float(layer.get("bytes"))),
             units.number(_float(layer.get("latency_estimate_ms"))),
@@ -219,11 +220,12 @@ def _layers_table(name: str, layers: Sequence[Row]) -> Html:
         "Width",
         "Rank",
         "Zeros",
+        "Values",
         "MACs",
         "Bytes",
         "Estimate, ms",
     ]
-    return table(f"Layers of {name}", headings, rows, ["", "", *[NUMBER] * 7])
+    return table(f"Layers of {name}", headings, rows, ["", "", *[NUMBER] * 8])
 
 
 def _float(value: object) -> float | None:

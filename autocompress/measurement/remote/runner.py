@@ -245,9 +245,9 @@ _DTYPES = {
 def _feeds(session: Any) -> dict[str, Any]:
     import numpy as np
 
-    rng = np.random.default_rng(0)
     feeds = {}
     for value in session.get_inputs():
+        rng = np.random.default_rng(0)  # equal values for copies of a kernel
         shape = tuple(d if isinstance(d, int) else 1 for d in value.shape)
         dtype = _DTYPES[value.type]
         if dtype.startswith("float"):
