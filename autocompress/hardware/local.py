@@ -35,6 +35,8 @@ from autocompress.measurement.protocol import SEARCH, TimingProtocol
 from autocompress.runtimes.base import Runtime
 from autocompress.runtimes.registry import load_runtime
 
+#: Between two writes of the table lies so many times what a write takes.
+_KEEPING = 20.0
 #: How rows come about; part of the folder's name, so that no table mixes two ways.
 _METHOD = "confirmed"
 #: Behind the protocol's name in rows that come from one measurement.
@@ -126,7 +128,7 @@ class LocalTable:
             rows = series.setdefault(row.kernel.key, [])
             rows.append(row)
             measured.add(row.kernel.key)
-            return combined(rows)
+            return combined(rows) if len(rows) > 1 else tentative(row)
 
         self._round(new, deadline, note, lambda done: tell(done // 2, count))
         order = np.random.default_rng(count).permutation(len(series))
@@ -147,13 +149,26 @@ class LocalTable:
         note: Callable[[LatencyRow], LatencyRow],
         progress: Callable[[int], None],
     ) -> None:
-        """Measure the kernels group by group until the deadline; rows are kept as they come."""
-        for start in range(0, len(kernels), GROUP):
-            if deadline is not None and time.monotonic() >= deadline:
-                break
-            group = kernels[start : start + GROUP]
-            self._keep([note(row) for row in self._time(group)])
-            progress(start + len(group))
+        """Measure the kernels group by group until the deadline; rows are kept as they come.
+
+        A large table takes a while to write: rows wait until that is a small part of the time.
+        """
+        pending: list[LatencyRow] = []
+        kept, cost = time.monotonic(), 0.0
+        try:
+            for start in range(0, len(kernels), GROUP):
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                group = kernels[start : start + GROUP]
+                pending += [note(row) for row in self._time(group)]
+                if time.monotonic() - kept >= _KEEPING * cost:
+                    began = time.monotonic()
+                    self._keep(pending)
+                    pending, kept = [], time.monotonic()
+                    cost = kept - began
+                progress(start + len(group))
+        finally:
+            self._keep(pending)
 
     @property
     def row_seconds(self) -> float:
@@ -207,6 +222,11 @@ def _silent(done: int, of: int) -> None:
     pass
 
 
+def tentative(row: LatencyRow) -> LatencyRow:
+    """A row that comes from a single measurement, marked as such."""
+    return replace(row, protocol=row.protocol + _ONCE)
+
+
 def is_tentative(row: LatencyRow) -> bool:
     """Whether it comes from a single measurement that is still to be confirmed."""
     return row.protocol.endswith(_ONCE)
@@ -222,12 +242,7 @@ def _disagree(rows: Sequence[LatencyRow]) -> bool:
 
 
 def combined(rows: Sequence[LatencyRow]) -> LatencyRow:
-    """One row from the measurements of a kernel: their median, and the interval around all.
-
-    That of a single measurement is marked as tentative.
-    """
-    if len(rows) == 1:
-        return replace(rows[0], protocol=rows[0].protocol + _ONCE)
+    """One row from the measurements of a kernel: their median, and the interval around all."""
     hot, ctx = (float(np.median([getattr(r, n) for r in rows])) for n in ("hot_us", "ctx_us"))
     return replace(
         rows[-1],

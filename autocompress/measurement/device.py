@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autocompress.core.measurement import Measurement
 from autocompress.errors import DeviceError, RequestError
-from autocompress.hardware.local import GROUP, row_of
+from autocompress.hardware.local import GROUP, combined, row_of
 from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.profile import (
@@ -69,7 +69,7 @@ def measure_device(
         threads: intra-op threads.
         runtime: the runtime's name.
         protocol: how kernels are timed.
-        rounds: times that all kernels are gone through; the fastest round counts.
+        rounds: times that all kernels are gone through; the median counts.
         progress: told what is done, and how many of how many.
 
     Raises:
@@ -149,7 +149,7 @@ def _rows(
     rounds: int,
     progress: Progress | None,
 ) -> list[LatencyRow]:
-    best: dict[str, LatencyRow] = {}
+    series: dict[str, list[LatencyRow]] = {}
     for number in range(rounds):
         for start in range(0, len(wanted), GROUP):
             group = wanted[start : start + GROUP]
@@ -158,25 +158,11 @@ def _rows(
                 if isinstance(found, DeviceError):
                     continue
                 row = row_of(kernel, found, _today(), protocol.name)
-                best[kernel.key] = better(best.get(kernel.key), row)
+                series.setdefault(kernel.key, []).append(row)
             if progress is not None:
                 done = number * len(wanted) + start + len(group)
                 progress("kernels", done, rounds * len(wanted))
-    return list(best.values())
-
-
-def better(old: LatencyRow | None, new: LatencyRow) -> LatencyRow:
-    """Both rounds in one row: the fastest times, the widest interval."""
-    if old is None:
-        return new
-    return replace(
-        new,
-        hot_us=min(old.hot_us, new.hot_us),
-        ctx_us=min(old.ctx_us, new.ctx_us),
-        low_us=min(old.low_us, new.low_us),
-        high_us=max(old.high_us, new.high_us),
-        runs=old.runs + new.runs,
-    )
+    return [combined(rows) for rows in series.values()]
 
 
 def measure_networks(

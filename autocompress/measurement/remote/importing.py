@@ -13,7 +13,7 @@ import numpy as np
 
 from autocompress.errors import DeviceError, RequestError
 from autocompress.hardware.calibration import Calibration, NetworkSums, as_row, fit
-from autocompress.hardware.local import row_of
+from autocompress.hardware.local import combined, row_of
 from autocompress.hardware.predictor import LatencyPredictor, validation_of
 from autocompress.hardware.profile import (
     PROFILE_FILE,
@@ -24,7 +24,6 @@ from autocompress.hardware.profile import (
     is_free_id,
 )
 from autocompress.hardware.table import LatencyRow, LatencyTable
-from autocompress.measurement.device import better
 from autocompress.measurement.kernel_models import kernel_time
 from autocompress.measurement.pack import BenchPack
 from autocompress.measurement.remote.results import BenchResults, JobResult
@@ -181,7 +180,8 @@ def is_of_pack(folder: Path, pack: BenchPack) -> bool:
 
 
 def _rows(pack: BenchPack, found: Sequence[JobResult]) -> dict[str, LatencyRow]:
-    rows: dict[str, LatencyRow] = {}
+    """The median over rounds of each kernel."""
+    rows: dict[str, list[LatencyRow]] = {}
     protocol = pack.protocols["kernel"].name
     # figures of a throttled core count only where there are no others
     calm = {r.job for r in found if r.timings and not r.throttled}
@@ -192,9 +192,8 @@ def _rows(pack: BenchPack, found: Sequence[JobResult]) -> dict[str, LatencyRow]:
             continue
         kernel, timings = pack.kernels[result.job], result.timings
         time = kernel_time(timings["empty"], timings["hot"], timings.get("copies"))
-        row = row_of(kernel, time, result.date, protocol)
-        rows[kernel.key] = better(rows.get(kernel.key), row)
-    return rows
+        rows.setdefault(kernel.key, []).append(row_of(kernel, time, result.date, protocol))
+    return {key: combined(measured) for key, measured in rows.items()}
 
 
 def _network_us(pack: BenchPack, found: Sequence[JobResult]) -> dict[str, float]:

@@ -149,7 +149,7 @@ def test_a_kernel_is_measured_twice_and_thrice_where_that_differs(
 
 def test_what_was_measured_once_is_confirmed_later(timed: list[str]) -> None:
     cut, full = LocalTable(load_runtime()), KERNELS[:4]
-    cut._round(full, None, lambda row: module.combined([row]), lambda done: None)
+    cut._round(full, None, module.tentative, lambda done: None)
     rows = [LocalTable(load_runtime()).table.get(k) for k in full]
     assert all(row is not None and module.is_tentative(row) for row in rows)
     again = LocalTable(load_runtime())
@@ -157,6 +157,6 @@ def test_what_was_measured_once_is_confirmed_later(timed: list[str]) -> None:
     assert sorted(timed) == sorted(2 * [k.key for k in full])
     confirmed = [LocalTable(load_runtime()).table.get(k) for k in full]
     assert not any(row is None or module.is_tentative(row) for row in confirmed)
-    cut._round(full, None, lambda row: module.combined([row]), lambda done: None)
+    cut._round(full, None, module.tentative, lambda done: None)
     kept = [LocalTable(load_runtime()).table.get(k) for k in full]
     assert kept == confirmed  # one measurement does not replace two
