@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
     from autocompress.report.run_folder import RunView
 
+
+def existing(path: Path, kind: str) -> Path:
+    """``path``, if there is such a file.
+
+    Raises:
+        RequestError: there is none; the message asks for a file of that kind.
+    """
+    if not path.is_file():
+        raise RequestError(f"there is no file {path}; give the path of {kind}")
+    return path
+
+
 Space: TypeAlias = Annotated[
     str | None,
     typer.Option("--space", metavar="NAME", help="A search space; see: autocompress spaces."),

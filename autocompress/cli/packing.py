@@ -22,7 +22,7 @@ def pack(
     """Entropy-code an ONNX file, to keep or to send; unpack restores it bit by bit."""
     from autocompress.export.packing.container import pack as write
 
-    packed = write(_existing(model, "an .onnx file"), output)
+    packed = write(options.existing(model, "an .onnx file"), output)
     _report(model, packed, as_json=as_json)
 
 
@@ -34,16 +34,8 @@ def unpack(
     """Restore the ONNX file that was packed, bit by bit."""
     from autocompress.export.packing.container import unpack as restore
 
-    restored = restore(_existing(packed, "an .acz file"), output)
+    restored = restore(options.existing(packed, "an .acz file"), output)
     _report(packed, restored, as_json=as_json)
-
-
-def _existing(path: Path, kind: str) -> Path:
-    if not path.is_file():
-        from autocompress.errors import RequestError
-
-        raise RequestError(f"there is no file {path}; give the path of {kind}")
-    return path
 
 
 def _report(source: Path, target: Path, *, as_json: bool) -> None:

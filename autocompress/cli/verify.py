@@ -28,10 +28,7 @@ def verify(
     """Open an exported model again and check that it is what its manifest says."""
     import json
 
-    if not model.is_file():
-        from autocompress.errors import RequestError
-
-        raise RequestError(f"there is no file {model}; give the path of an .onnx file")
+    options.existing(model, "an .onnx file")
     from autocompress.core.json_values import finite
     from autocompress.export import verify as check
 

@@ -71,15 +71,22 @@ def observe(
     if not held:
         raise DataError("there are no calibration batches; give at least one")
     watcher = _Watcher(module, nodes, max(1, _KEPT // len(held)))
+    run_over(watcher, module, held)
+    return {name: seen.range(method) for name, seen in watcher.seen.items()}
+
+
+def run_over(
+    interpreter: fx.Interpreter, module: fx.GraphModule, batches: Iterable[InputBatch]
+) -> None:
+    """Run an interpreter of ``module`` over the batches: no gradients, evaluation mode."""
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            for batch in held:
-                watcher.run(*model_inputs(module, batch))
+            for batch in batches:
+                interpreter.run(*model_inputs(module, batch))
     finally:
         module.train(was_training)
-    return {name: seen.range(method) for name, seen in watcher.seen.items()}
 
 
 class _Seen:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from autocompress.compression.sparsity import largest_mask
 from autocompress.errors import RequestError
 
 Scores = Mapping[str, torch.Tensor]
@@ -131,20 +132,13 @@ def choose_masks(
         across: whether the share is that of all tensors together, or of each.
     """
     scores = CRITERIA[criterion](weights)
-    if not across:
-        return {name: _largest(score, sparsity, weights[name]) for name, score in scores.items()}
-    joined = torch.cat([score.flatten().double() for score in scores.values()])
-    sizes = [score.numel() for score in scores.values()]
-    kept = torch.split(_largest(joined, sparsity, joined), sizes)
+    if across:
+        sizes = [score.numel() for score in scores.values()]
+        joined = torch.cat([score.flatten().double() for score in scores.values()])
+        kept = torch.split(largest_mask(joined, sparsity), sizes)
+    else:
+        kept = tuple(largest_mask(score, sparsity) for score in scores.values())
     return {
         name: mask.reshape(weights[name].shape).to(weights[name].dtype)
         for name, mask in zip(scores, kept, strict=True)
     }
-
-
-def _largest(scores: torch.Tensor, sparsity: float, like: torch.Tensor) -> torch.Tensor:
-    """0 for the share with the smallest scores, ties broken by position, else 1."""
-    zeros = round(sparsity * scores.numel())
-    mask = torch.ones(scores.numel(), dtype=like.dtype)
-    mask[scores.flatten().argsort(stable=True)[:zeros]] = 0
-    return mask.reshape(scores.shape)

@@ -59,8 +59,12 @@ def magnitude_mask(weight: torch.Tensor, sparsity: float) -> torch.Tensor:
 
     Exactly ``round(sparsity * weight.numel())`` entries are 0; ties break by position.
     """
-    zeros = round(sparsity * weight.numel())
-    order = weight.detach().abs().flatten().argsort(stable=True)
-    mask = torch.ones_like(order, dtype=weight.dtype)
-    mask[order[:zeros]] = 0
-    return mask.reshape(weight.shape)
+    return largest_mask(weight.detach().abs(), sparsity).to(weight.dtype)
+
+
+def largest_mask(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """The same by scores of any kind; same shape and element type as the scores."""
+    zeros = round(sparsity * scores.numel())
+    mask = torch.ones_like(scores).flatten()
+    mask[scores.flatten().argsort(stable=True)[:zeros]] = 0
+    return mask.reshape(scores.shape)

@@ -14,6 +14,7 @@ from autocompress.compression.stored.base import StoredWeight
 from autocompress.compression.stored_layers import StoredLayer
 from autocompress.export.extents import Extent
 from autocompress.export.writer import OnnxWriter
+from autocompress.graph.layers import conv_pads
 
 Array = npt.NDArray[Any]
 
@@ -95,7 +96,7 @@ class LayerWriter:
 
     def _conv(self, call: LayerCall, module: nn.Conv2d) -> tuple[str, tuple[str, ...]]:
         attributes: dict[str, Any] = {"kernel_shape": list(module.kernel_size)}
-        pads = _pads(module)
+        pads = conv_pads(module)
         if any(pads):
             attributes["pads"] = pads
         if any(s != 1 for s in module.stride):
@@ -130,12 +131,13 @@ class LayerWriter:
             weight = _array(module.weight)
             stored = writer.constant(weight.T if transposed else weight, name=weight_name)
             return [call.value, stored, *self._float_bias(module)], (stored,)
-        weight_value, names = self._stored(call, module.stored(call.step), transposed=transposed)
-        if call.input_scale is None or call.step is None:
+        held = module.stored(call.step)
+        weight_value, names = self._stored(call, held, transposed=transposed)
+        if call.input_scale is None or call.step is None or held.scale is None:
             return [call.value, weight_value, *self._float_bias(module)], names
-        scale, bias_codes = _array(module.scale(call.step)), module.bias_codes(call.step)
+        bias_codes = module.bias_codes(call.step)
         return self._integer_operands(
-            call, (weight_value, names), scale, call.input_scale, bias_codes
+            call, (weight_value, names), _array(held.scale), call.input_scale, bias_codes
         )
 
     def _stored(
@@ -197,15 +199,3 @@ class LayerWriter:
 def _array(tensor: torch.Tensor) -> Array:
     array: Array = tensor.detach().cpu().contiguous().numpy()
     return array
-
-
-def _pads(module: nn.Conv2d) -> list[int]:
-    """ONNX pads: top, left, bottom, right."""
-    if module.padding == "same":
-        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        before = [s // 2 for s in spans]
-        return [*before, *(s - b for s, b in zip(spans, before, strict=True))]
-    if isinstance(module.padding, str):
-        return [0, 0, 0, 0]
-    height, width = module.padding[0], module.padding[-1]
-    return [height, width, height, width]

@@ -59,6 +59,18 @@ def _conv2d(
     return _set(conv, weight=weight, bias=bias)
 
 
+def conv_pads(module: nn.Conv2d) -> list[int]:
+    """Padding as ONNX writes it: top, left, bottom, right."""
+    if module.padding == "same":
+        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        before = [s // 2 for s in spans]
+        return [*before, *(s - b for s, b in zip(spans, before, strict=True))]
+    if isinstance(module.padding, str):
+        return [0, 0, 0, 0]
+    height, width = module.padding[0], module.padding[-1]
+    return [height, width, height, width]
+
+
 def pair(value: Any) -> tuple[int, int]:
     """``k``, ``(k,)`` or ``(k, l)`` as the height and width it stands for."""
     items = list(value) if isinstance(value, list | tuple) else [value]

@@ -10,7 +10,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from autocompress.compression.calibration import InputBatch, model_inputs
+from autocompress.compression.calibration import InputBatch, run_over
+from autocompress.graph.layers import conv_pads
 
 #: Patches looked at per layer and batch; convolutions have many that tell the same.
 _PATCHES = 1 << 14
@@ -44,14 +45,7 @@ def input_moments(
         batches: of inputs.
     """
     watcher = _Watcher(module, layers)
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                watcher.run(*model_inputs(module, batch))
-    finally:
-        module.train(was_training)
+    run_over(watcher, module, batches)
     return watcher.found
 
 
@@ -62,15 +56,9 @@ def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
         return rows[:, :: -(-rows.shape[1] // _PATCHES)]
     images = max(1, _PATCHES // max(1, x.shape[-1] * x.shape[-2]) * 4)
     x = x[:: -(-x.shape[0] // images)]
-    if isinstance(layer.padding, str):
-        spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        if layer.padding == "same":
-            (top, bottom), (left, right) = ((s // 2, s - s // 2) for s in spans)
-            x = functional.pad(x, (left, right, top, bottom))
-        padding: Any = 0
-    else:
-        padding = layer.padding
-    columns = functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
+    top, left, bottom, right = conv_pads(layer)
+    x = functional.pad(x, (left, right, top, bottom))
+    columns = functional.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride)
     batch, length, places = columns.shape
     columns = columns.reshape(batch, layer.groups, length // layer.groups, places)
     rows = columns.permute(1, 0, 3, 2).reshape(layer.groups, batch * places, -1)

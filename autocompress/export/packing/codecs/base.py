@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -65,3 +66,20 @@ class Codec(ABC):
         Raises:
             StorageError: the bytes are damaged.
         """
+
+
+class NestingCodec(Codec):
+    """A codec whose parts are streams of their own.
+
+    Args:
+        encode_stream: writes a part in whatever way is shortest.
+        decode_stream: its inverse.
+    """
+
+    def __init__(
+        self,
+        encode_stream: Callable[[bytes, Reading], bytes],
+        decode_stream: Callable[[bytes, Reading], bytes],
+    ) -> None:
+        self._encode_stream = encode_stream
+        self._decode_stream = decode_stream

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from autocompress.errors import StorageError
-from autocompress.export.packing.codecs.base import Codec, Reading
+from autocompress.export.packing.codecs.base import NestingCodec, Reading
 from autocompress.export.packing.numbers import Reader, varint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _MOST = 256
 
 
-class Palette(Codec):
-    """At most 256 values, sorted by their bits; the indices are a stream of their own.
-
-    Args:
-        encode_stream: writes the indices in whatever way is shortest.
-        decode_stream: its inverse.
-    """
+class Palette(NestingCodec):
+    """At most 256 values, sorted by their bits; the indices are a stream of their own."""
 
     number = 5
-
-    def __init__(
-        self,
-        encode_stream: Callable[[bytes, Reading], bytes],
-        decode_stream: Callable[[bytes, Reading], bytes],
-    ) -> None:
-        self._encode_stream = encode_stream
-        self._decode_stream = decode_stream
 
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
         """The number of values, the values, the indices; None where there are too many."""

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from autocompress.errors import StorageError
-from autocompress.export.packing.codecs.base import Codec, Reading
+from autocompress.export.packing.codecs.base import NestingCodec, Reading
 from autocompress.export.packing.numbers import Reader, varint
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-
-class Planes(Codec):
-    """The first bytes of all elements, then the second, each a stream of its own.
-
-    Args:
-        encode_stream: writes one of them in whatever way is shortest.
-        decode_stream: its inverse.
-    """
+class Planes(NestingCodec):
+    """The first bytes of all elements, then the second, each a stream of its own."""
 
     number = 6
-
-    def __init__(
-        self,
-        encode_stream: Callable[[bytes, Reading], bytes],
-        decode_stream: Callable[[bytes, Reading], bytes],
-    ) -> None:
-        self._encode_stream = encode_stream
-        self._decode_stream = decode_stream
 
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
         """Each plane's length and coded bytes."""

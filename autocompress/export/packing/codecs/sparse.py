@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from autocompress.errors import StorageError
 from autocompress.export.packing.ans import Decoder, Encoder
-from autocompress.export.packing.codecs.base import Codec, Reading
+from autocompress.export.packing.codecs.base import Codec, NestingCodec, Reading
 from autocompress.export.packing.mask import WORTHWHILE, pop_mask, push_mask
 from autocompress.export.packing.numbers import Reader, varint
 from autocompress.export.packing.probabilities import PRIOR_BYTES, Prior, Symbols, best_prior
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class SparseCodes(Codec):
@@ -61,23 +56,10 @@ class SparseCodes(Codec):
         return _bytes(codes[: reading.elements], reading)
 
 
-class SparseNumbers(Codec):
-    """Numbers of several bytes; what is left out is zero.
-
-    Args:
-        encode_stream: writes the numbers that are left in whatever way is shortest.
-        decode_stream: its inverse.
-    """
+class SparseNumbers(NestingCodec):
+    """Numbers of several bytes; what is left out is zero."""
 
     number = 7
-
-    def __init__(
-        self,
-        encode_stream: Callable[[bytes, Reading], bytes],
-        decode_stream: Callable[[bytes, Reading], bytes],
-    ) -> None:
-        self._encode_stream = encode_stream
-        self._decode_stream = decode_stream
 
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
         """The mask's length, head and bytes, then the numbers; None where few are zero."""
