@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import fx
 
-from autocompress.errors import DataError, RequestError
+from autocompress.compression.ranges.base import Range, RangeMethod
+from autocompress.compression.ranges.registry import range_method
+from autocompress.errors import DataError
 
 #: A batch of inputs: one tensor, or a sequence whose first items are the model's inputs (what
 #: follows, such as targets, is ignored).
 InputBatch: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 
-METHODS = ("percentile", "minmax")
-#: Share of values inside the range, for "percentile" (Wu et al. 2020, arXiv:2004.09602).
-PERCENTILE = 0.9999
-#: Values kept per tensor for the percentile; the extremes are always exact.
+#: Values kept per tensor; the extremes are always exact.
 _KEPT = 1 << 17
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The range of a tensor's values, always holding 0."""
-
-    low: float
-    high: float
 
 
 def model_inputs(module: fx.GraphModule, batch: InputBatch) -> tuple[torch.Tensor, ...]:
@@ -52,27 +42,24 @@ def observe(
 ) -> dict[str, Range]:
     """Ranges of the named nodes' tensors over the batches.
 
-    "percentile" (the default) drops the most extreme 0.01 % of a tensor's values: it equals
-    "minmax" on small calibration sets and ignores outliers on large ones. "minmax" keeps all.
-
     Args:
         module: run as it is, without gradients, in evaluation mode.
         nodes: names of nodes that produce tensors.
         batches: of inputs.
-        method: "percentile" or "minmax".
+        method: "percentile", "minmax", "mse" or "entropy"; see
+            :mod:`autocompress.compression.ranges`.
 
     Raises:
         RequestError: an unknown method.
         DataError: there are no batches, or a tensor holds NaN or infinity.
     """
-    if method not in METHODS:
-        raise RequestError(f"calibration is {method!r}; use one of {', '.join(METHODS)}")
+    chosen = range_method(method)
     held = list(batches)
     if not held:
         raise DataError("there are no calibration batches; give at least one")
     watcher = _Watcher(module, nodes, max(1, _KEPT // len(held)))
     run_over(watcher, module, held)
-    return {name: seen.range(method) for name, seen in watcher.seen.items()}
+    return {name: seen.range(chosen) for name, seen in watcher.seen.items()}
 
 
 def run_over(
@@ -111,25 +98,9 @@ class _Seen:
         stride = -(-flat.numel() // self.limit)
         self.sample.append(flat[::stride].clone())
 
-    def range(self, method: str) -> Range:
-        if method == "minmax":
-            return Range(self.low, self.high)
-        values = torch.cat(self.sample).double()
-        tail = (1.0 - PERCENTILE) / 2.0
-        two_sided = self.low < 0.0
-        outside = [tail, 1.0 - tail] if two_sided else [0.0, PERCENTILE]
-        low, high = _quantiles(values, outside)
-        return Range(min(0.0, low), max(0.0, high))
-
-
-def _quantiles(values: torch.Tensor, shares: Sequence[float]) -> Iterator[float]:
-    ordered = values.sort().values
-    for share in shares:
-        at = share * (len(ordered) - 1)
-        below = int(at)
-        above = min(below + 1, len(ordered) - 1)
-        mix = at - below
-        yield float(ordered[below] * (1.0 - mix) + ordered[above] * mix)
+    def range(self, method: RangeMethod) -> Range:
+        values = torch.cat(self.sample).double().sort().values
+        return method.choose(values, self.low, self.high)
 
 
 class _Watcher(fx.Interpreter):

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from torch import fx, nn
 
 from autocompress.compression.activation_quantizer import ActivationQuantizer
-from autocompress.compression.calibration import InputBatch, Range, observe
+from autocompress.compression.calibration import InputBatch, observe
 from autocompress.compression.forms import form_of
+from autocompress.compression.ranges.base import Range
 from autocompress.compression.stored.registry import weight_form
 from autocompress.compression.stored_layers import SimulatedConv2d, SimulatedLinear, StoredLayer
 from autocompress.errors import RequestError
@@ -44,7 +45,7 @@ def simulate_quantization(
         module: a realised graph, batch norm folded; layers are ``call_module`` nodes.
         ops: the candidate's operations; their names are the graph's node names.
         calibration_batches: inputs; read only when some tensor is quantised.
-        calibration: "percentile" or "minmax".
+        calibration: how ranges are chosen; see :mod:`autocompress.compression.ranges`.
 
     Raises:
         RequestError: bits without a deployed form, or operations that do not fit the graph.

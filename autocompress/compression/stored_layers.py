@@ -1,7 +1,7 @@
 """Layers that compute with their weights (and integer biases) as the file holds them.
 
-The float ``weight`` and ``bias`` stay the parameters that training updates; scales follow them at
-every step and get no gradient.
+The float ``weight`` and ``bias`` stay the parameters that training updates, with those of the form;
+scales follow the largest weights at every step.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class StoredLayer:
         bias = self._floats[1]
         if bias is None:
             return None
-        step = (input_scale * self.scale(input_scale)).double()
+        step = (input_scale * self.scale(input_scale).detach()).double()
         return torch.round(bias.detach().double() / step).to(torch.int32)
 
     def stored_weight(self, input_scale: torch.Tensor | None) -> torch.Tensor:
@@ -73,7 +73,7 @@ class StoredLayer:
         bias = self._floats[1]
         if input_scale is None or bias is None:
             return bias
-        step = (input_scale * self.scale(input_scale)).double()
+        step = (input_scale * self.scale(input_scale).detach()).double()
         codes = torch.round(bias.detach().double() / step)
         return straight_through(bias, (codes * step).float())
 
@@ -92,6 +92,7 @@ class StoredLayer:
         own.register_parameter("bias", cast("nn.Parameter | None", module.bias))
         for key, child in module.named_children():
             own.add_module(key, child)
+        form.learn()
         own.add_module("form", form)
 
 

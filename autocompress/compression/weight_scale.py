@@ -11,6 +11,8 @@ _MILD, _STRONG = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5), (1.0, 0.8, 0.65, 0.5, 0.4, 0.3,
 _STARTS = {6: _MILD, 5: _MILD, 4: _MILD, 3: _STRONG, 2: _STRONG}
 _REFINEMENTS = 3
 _FLOOR = 1e-8
+#: A clipping ratio that is learned stays above it.
+_LEAST_RATIO = 0.01
 
 
 def per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -24,9 +26,12 @@ def channel_peaks(weight: torch.Tensor) -> torch.Tensor:
 
 
 def weight_scale(weight: torch.Tensor, bits: int, ratio: torch.Tensor) -> torch.Tensor:
-    """Step of each output channel, shape ``(out,)``; positive even for channels of zeros."""
+    """Step of each output channel, shape ``(out,)``; positive even for channels of zeros.
+
+    Differentiable in ``ratio``, which counts as no less than a hundredth.
+    """
     largest = weight.detach().abs().flatten(1).amax(1)
-    return (largest * ratio / LEVELS[bits]).clamp_min(_FLOOR)
+    return (largest * ratio.clamp_min(_LEAST_RATIO) / LEVELS[bits]).clamp_min(_FLOOR)
 
 
 def binary_scale(weight: torch.Tensor) -> torch.Tensor:

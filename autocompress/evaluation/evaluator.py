@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
 from autocompress.compression.quantization import recalibrate, simulate_quantization
+from autocompress.compression.repair.post_training import repair_quantized
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
 from autocompress.core.files import replacing
@@ -179,10 +180,13 @@ class CandidateEvaluator:
             reestimate_batch_norm(model, self._statistics_batches())
         fold_batch_norm(model)
         if quantized:
-            model = simulate_quantization(model, ops, self.calibration_batches())
+            plain = model
+            model = simulate_quantization(plain, ops, self.calibration_batches())
             more = self._train(model, candidate, later, seed + 1, second, quantized=True)
             if more:
                 recalibrate(model, self.calibration_batches())
+            else:
+                repair_quantized(model, self.calibration_batches(), reference=plain)
             done += more
         return PreparedModel(model.eval(), ops, done)
 

@@ -41,6 +41,8 @@ _KEEPING = 20.0
 _METHOD = "confirmed"
 #: Behind the protocol's name in rows that come from one measurement.
 _ONCE = ".once"
+#: What its profiles say they rest on.
+SOURCE = "measured on demand on this machine"
 _TABLE = "latency.csv"
 _STATE = "state.json"
 #: Kernels timed in turns; more would let the machine drift between the turns of one kernel.
@@ -328,7 +330,7 @@ def profile_of(local: LocalTable) -> HardwareProfile:
         ),
         provenance=Provenance(
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-            source="measured on demand on this machine",
+            source=SOURCE,
             protocol=local.protocol.to_json(),
         ),
         table=local.table,

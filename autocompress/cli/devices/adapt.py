@@ -10,6 +10,7 @@ import typer
 from autocompress.cli import options
 
 if TYPE_CHECKING:
+    from autocompress.hardware import HardwareProfile
     from autocompress.hardware.transfer import MeasuredNetwork, Transfer
 
 COLUMNS = ("model", "latency_ms")
@@ -40,31 +41,25 @@ def adapt(
     from autocompress.cli.devices.measuring import profile_folder
     from autocompress.errors import RequestError
     from autocompress.hardware import load_profile
-    from autocompress.hardware.onnx_operations import read_operations
     from autocompress.hardware.transfer import adapt as transfer
-    from autocompress.hardware.transfer import most_telling
 
     target = profile_folder(identifier, out)
     networks = read_measurements(measurements)
     bases = [load_profile(name.strip()) for name in known.split(",") if name.strip()]
+    if suggest is not None and not suggest.is_dir():
+        raise RequestError(f"--suggest is {suggest}; give a folder of *.onnx files")
     found = transfer(identifier, networks, bases)
-    next_ones: list[str] = []
+    next_ones: list[str] | None = None
     if suggest is not None:
-        measured = {network.name for network in networks}
-        pool = [path for path in sorted(suggest.glob("*.onnx")) if path.name not in measured]
-        if not pool:
-            raise RequestError(f"--suggest is {suggest}; no other *.onnx files are there")
         base = next(profile for profile in bases if profile.id == found.base)
-        operations = [read_operations(path) for path in pool]
-        order = most_telling([network.ops for network in networks], operations, base)
-        next_ones = [pool[i].name for i in order[:5]]
+        next_ones = _next_ones(suggest, networks, base)
     found.profile.save(target)
     if as_json:
         checked = found.profile.validation
         values = {
             "kind": "result", "profile": str(target), "base": found.base,
             "factors": found.factors, "errors": found.errors, "p50": checked.p50,
-            "p90": checked.p90, "networks": checked.networks, "measure_next": next_ones,
+            "p90": checked.p90, "networks": checked.networks, "measure_next": next_ones or [],
         }  # fmt: skip
         print(json.dumps(values))
         return
@@ -93,7 +88,11 @@ def read_measurements(path: Path) -> list[MeasuredNetwork]:
         where = f"{path}, line {reader.line_num}"
         model, figure = (line.get(column) for column in COLUMNS)
         if not model or not figure:
-            raise RequestError(f"{where}: columns {' and '.join(COLUMNS)} are needed")
+            found = ", ".join(map(str, reader.fieldnames or ()))
+            raise RequestError(
+                f"{where}: columns {' and '.join(COLUMNS)} are needed, separated by commas; the "
+                f"first line names {found}"
+            )
         try:
             latency = float(figure)
         except ValueError:
@@ -103,7 +102,21 @@ def read_measurements(path: Path) -> list[MeasuredNetwork]:
     return networks
 
 
-def _lines(found: Transfer, target: Path, next_ones: list[str]) -> list[str]:
+def _next_ones(folder: Path, networks: list[MeasuredNetwork], base: HardwareProfile) -> list[str]:
+    """Files of the folder that were not measured, the five most telling ones first."""
+    from autocompress.hardware.onnx_operations import read_operations
+    from autocompress.hardware.transfer import most_telling
+
+    measured = {network.name for network in networks}
+    pool = [path for path in sorted(folder.glob("*.onnx")) if path.name not in measured]
+    if not pool:
+        return []
+    operations = [read_operations(path) for path in pool]
+    order = most_telling([network.ops for network in networks], operations, base)
+    return [pool[i].name for i in order[:5]]
+
+
+def _lines(found: Transfer, target: Path, next_ones: list[str] | None) -> list[str]:
     checked = found.profile.validation
     tried = ", ".join(f"{name} {error:.1%}" for name, error in sorted(found.errors.items()))
     factors = ", ".join(
@@ -117,6 +130,7 @@ def _lines(found: Transfer, target: Path, next_ones: list[str]) -> list[str]:
         f"ten within {checked.p90:.1%}",
         f"profile  {target}; use it with --device {target}",
     ]
-    if next_ones:
-        lines.append(f"measure next, the most telling first: {', '.join(next_ones)}")
+    if next_ones is not None:
+        told = ", ".join(next_ones) or "no *.onnx file is left that was not measured"
+        lines.append(f"measure next, the most telling first: {told}")
     return lines

@@ -24,8 +24,9 @@ def measure(
     ] = "3x32x32",
     classes: Annotated[int, typer.Option("--classes", min=2, help="Outputs.")] = 10,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="What executes the models here, such as openvino.")
-    ] = "onnxruntime",
+        str | None,
+        typer.Option("--runtime", help="Here: what executes the models, such as openvino."),
+    ] = None,
     threads: Annotated[
         str, typer.Option("--threads", metavar="N", help="The runtime's threads; remote also A,B.")
     ] = "1",
@@ -54,8 +55,9 @@ def measure(
         typer.Option("--adb", metavar="SERIAL", help="Measure a device behind adb; or: any."),
     ] = None,
     remote_python: Annotated[
-        str, typer.Option("--remote-python", help="The device's Python.")
-    ] = "python3",
+        str | None,
+        typer.Option("--remote-python", help="The device's Python; default: python3."),
+    ] = None,
     remote_dir: Annotated[
         str | None, typer.Option("--remote-dir", help="Where on the device; default: its home.")
     ] = None,
@@ -64,11 +66,13 @@ def measure(
         typer.Option("--kernels", min=1, help="Remote: the most frequent so many, not all."),
     ] = None,
     networks: Annotated[
-        int, typer.Option("--networks", min=0, help="Remote: whole networks to calibrate on.")
-    ] = 12,
+        int | None,
+        typer.Option("--networks", min=0, help="Remote: so many whole networks; default: 12."),
+    ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="Remote: times that everything is timed.")
-    ] = 3,
+        int | None,
+        typer.Option("--rounds", min=1, help="Remote: everything is timed so often; default: 3."),
+    ] = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -78,27 +82,43 @@ def measure(
     What was measured already is not timed again: the same command goes on where it stopped.
     """
     from autocompress.cli.devices import measuring, remote
-    from autocompress.cli.devices.request import SpaceRequest, chosen
-    from autocompress.cli.devices.texts import input_shape, thread_counts
+    from autocompress.cli.devices.request import NETWORKS, SpaceRequest, chosen
+    from autocompress.cli.devices.texts import input_shape, none_given, thread_counts
     from autocompress.core.budget import parse_seconds
+    from autocompress.measurement.pack import ROUNDS
     from autocompress.report.display import make_display
 
+    here = ssh is None and adb is None
+    if here:
+        none_given(
+            {
+                "--ssh-option": ssh_option or None,
+                "--remote-python": remote_python,
+                "--remote-dir": remote_dir,
+                "--kernels": kernels,
+                "--networks": networks,
+                "--rounds": rounds,
+            },
+            "it is for a device elsewhere; add --ssh or --adb, or leave it out",
+        )
+    else:
+        none_given({"--runtime": runtime}, "on a device elsewhere it is onnxruntime; leave it out")
     wanted = SpaceRequest(
         chosen(space, model, "tiny_cnn"),
         input_shape(shape),
         classes,
         kernels,
-        networks,
+        NETWORKS if networks is None else networks,
         thread_counts(threads),
-        rounds,
+        ROUNDS if rounds is None else rounds,
         seed,
     )
     seconds = parse_seconds(budget) if budget is not None else None
     display = make_display(options.progress_mode(as_json, quiet))
-    if ssh is None and adb is None:
+    if here:
         measuring.measure_here(
             wanted,
-            runtime=runtime,
+            runtime=runtime or "onnxruntime",
             seconds=seconds,
             identifier=identifier,
             out=out,
@@ -109,7 +129,7 @@ def measure(
     remote.measure_there(
         wanted,
         transport=remote.make_transport(ssh, ssh_option or (), adb),
-        python=remote_python,
+        python=remote_python or "python3",
         folder=remote_dir,
         seconds=seconds,
         identifier=identifier,

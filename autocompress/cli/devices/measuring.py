@@ -14,14 +14,16 @@ from autocompress.agent.seeds import neighbours
 from autocompress.cli.devices.request import SpaceRequest
 from autocompress.core.events import Event
 from autocompress.elastic.space import ElasticSpace
-from autocompress.errors import RequestError
+from autocompress.errors import ProfileError, RequestError
 from autocompress.hardware import HardwareProfile, LatencyPredictor
 from autocompress.hardware.builder import BuildPlan, Built, TableBuilder
-from autocompress.hardware.local import local_profile
+from autocompress.hardware.local import SOURCE, local_profile
+from autocompress.hardware.machine import describe_machine
 from autocompress.hardware.profile import is_free_id
 from autocompress.measurement.calibrating import affordable, calibrate_on
 from autocompress.report.display import Display
 from autocompress.report.units import seconds as duration
+from autocompress.runtimes.base import Runtime
 from autocompress.runtimes.registry import load_runtime
 
 #: Candidates whose kernels are looked at.
@@ -110,7 +112,11 @@ def measure_here(
         raise RequestError(
             f"--threads is {','.join(str(n) for n in request.threads)}; here it is one number"
         )
-    target = profile_folder(identifier, out) if identifier is not None else None
+    target = None
+    if identifier is not None:
+        target = out / identifier
+        if not is_of_this_machine(target, load_runtime(runtime), request.threads[0]):
+            target = profile_folder(identifier, out)
     with display:
 
         def tell(done: int, total: int) -> None:
@@ -167,6 +173,20 @@ def profile_folder(identifier: str, folder: Path) -> Path:
     if target.exists():
         raise RequestError(f"{target} is there already; give another --id or --out")
     return target
+
+
+def is_of_this_machine(folder: Path, runtime: Runtime, threads: int) -> bool:
+    """Whether a profile's folder was written from this machine's table, so that it may be again."""
+    try:
+        profile = HardwareProfile.load(folder)
+    except ProfileError:
+        return False
+    spec = profile.runtime
+    return (
+        profile.provenance.source == SOURCE
+        and profile.machine == describe_machine()
+        and (spec.name, spec.version, spec.threads) == (runtime.name, runtime.version, threads)
+    )
 
 
 def save_profile(profile: HardwareProfile, target: Path) -> Path:

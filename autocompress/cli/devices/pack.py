@@ -28,14 +28,16 @@ def pack(
         typer.Option("--kernels", min=1, help="The most frequent so many; otherwise all."),
     ] = None,
     networks: Annotated[
-        int, typer.Option("--networks", min=0, help="Whole networks to calibrate on.")
-    ] = 12,
+        int | None,
+        typer.Option("--networks", min=0, help="Whole networks to calibrate on; default: 12."),
+    ] = None,
     threads: Annotated[
         str, typer.Option("--threads", metavar="A,B", help="Numbers of threads to measure.")
     ] = "1",
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="Times that everything is gone through.")
-    ] = 3,
+        int | None,
+        typer.Option("--rounds", min=1, help="Everything is timed so often; default: 3."),
+    ] = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -43,13 +45,21 @@ def pack(
     import json
 
     from autocompress.cli.devices.packing import pack_space
-    from autocompress.cli.devices.request import SpaceRequest, chosen
+    from autocompress.cli.devices.request import NETWORKS, SpaceRequest, chosen
     from autocompress.cli.devices.texts import input_shape, thread_counts
+    from autocompress.measurement.pack import ROUNDS
     from autocompress.report.units import seconds as duration
 
     counts = thread_counts(threads)
     request = SpaceRequest(
-        chosen(space, model), input_shape(shape), classes, kernels, networks, counts, rounds, seed
+        chosen(space, model),
+        input_shape(shape),
+        classes,
+        kernels,
+        NETWORKS if networks is None else networks,
+        counts,
+        ROUNDS if rounds is None else rounds,
+        seed,
     )
     made = pack_space(request, out)
     size = out.stat().st_size

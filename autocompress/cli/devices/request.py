@@ -10,6 +10,9 @@ from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
 from autocompress.measurement.pack import ROUNDS
 
+#: Whole networks that a device elsewhere is calibrated on.
+NETWORKS = 12
+
 
 @dataclass(frozen=True, slots=True)
 class SpaceRequest:
@@ -30,7 +33,7 @@ class SpaceRequest:
     input_shape: tuple[int, ...]
     classes: int = 10
     kernels: int | None = None
-    networks: int = 12
+    networks: int = NETWORKS
     threads: tuple[int, ...] = (1,)
     rounds: int = ROUNDS
     seed: int = 0

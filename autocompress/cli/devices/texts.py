@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autocompress.errors import RequestError
 
 
@@ -27,3 +29,19 @@ def thread_counts(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and 0 < int(part) <= 1024 for part in parts):
         raise RequestError(f"--threads is {text!r}; write numbers by commas, such as 1,2")
     return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def none_given(options: Mapping[str, object], remedy: str) -> None:
+    """Refuse options that the rest of the command does not heed.
+
+    Args:
+        options: values by option; None: not given.
+        remedy: what they are for, and what to do.
+
+    Raises:
+        RequestError: one was given.
+    """
+    for name, value in options.items():
+        if value is not None:
+            shown = ",".join(map(str, value)) if isinstance(value, list) else value
+            raise RequestError(f"{name} is {shown}; {remedy}")

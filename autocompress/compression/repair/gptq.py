@@ -8,58 +8,26 @@ arXiv:2210.17323; the columns with the largest inputs come first).
 from __future__ import annotations
 
 import torch
-from torch import nn
 
-from autocompress.compression.forms import LEVELS
-from autocompress.compression.repair.moments import InputMoments
-from autocompress.compression.stored.symmetric import SymmetricCodes
-from autocompress.compression.stored_layers import StoredLayer
-from autocompress.compression.weight_scale import per_channel
-
-#: Added to the second moments' diagonal, relative to its mean.
-_DAMPING = 0.01
+from autocompress.compression.repair.rows import CodeRows
 
 
 @torch.no_grad()
-def round_with_feedback(layer: nn.Conv2d | nn.Linear, moments: InputMoments) -> None:
-    """Move a stored layer's float weights onto the codes that serve its inputs best, in place.
-
-    Args:
-        layer: stored as symmetric codes; others are left alone.
-        moments: of its inputs.
-    """
-    if not isinstance(layer, StoredLayer) or not isinstance(layer.form, SymmetricCodes):
-        return
-    form, bits = layer.form, layer.form.weight_bits
-    weight = layer.weight.detach()
-    scale = form.scale(weight, None)
-    groups = moments.mean.shape[0]
-    rows = (weight / per_channel(scale, weight)).reshape(groups, weight.shape[0] // groups, -1)
-    codes = _codes(rows.double(), moments.second, LEVELS[bits])
-    rounded = codes.reshape(weight.shape).to(weight.dtype) * per_channel(scale, weight)
-    layer.weight.copy_(rounded)
-    largest = rounded.abs().flatten(1).amax(1)
-    kept = scale * LEVELS[bits] / largest.clamp_min(1e-12)
-    form.clip_ratio.copy_(torch.where(largest > 0, kept, form.clip_ratio))
-
-
-def _codes(rows: torch.Tensor, second: torch.Tensor, levels: int) -> torch.Tensor:
-    """Whole numbers for rows in units of their step, shape ``(groups, out, k)``."""
-    size = rows.shape[2]
-    diagonal = second.diagonal(dim1=1, dim2=2)
-    order = diagonal.mean(0).argsort(descending=True)
-    rows, second = rows[:, :, order].clone(), second[:, order][:, :, order]
-    damping = _DAMPING * diagonal.mean(1) + 1e-9
-    damped = second + damping[:, None, None] * torch.eye(size, dtype=second.dtype)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+def codes_with_feedback(rows: CodeRows) -> torch.Tensor:
+    """Whole numbers, same shape as ``rows.values``; pruned weights stay 0."""
+    size = rows.values.shape[2]
+    order = rows.moments.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True)
+    values, second = rows.values[:, :, order].clone(), rows.moments[:, order][:, :, order]
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(second))
     factor = torch.linalg.cholesky(inverse, upper=True)
-    codes = torch.empty_like(rows)
-    zero = rows == 0  # pruned: they take nothing on
+    codes = torch.empty_like(values)
+    zero = values == 0  # pruned: they take nothing on
     for i in range(size):
-        column = rows[:, :, i]
-        codes[:, :, i] = torch.where(zero[:, :, i], 0.0, column.round().clamp(-levels, levels))
+        column = values[:, :, i]
+        nearest = column.round().clamp(-rows.levels, rows.levels)
+        codes[:, :, i] = torch.where(zero[:, :, i], 0.0, nearest)
         error = (column - codes[:, :, i]) / factor[:, i, i, None]
-        rows[:, :, i + 1 :] -= error[:, :, None] * factor[:, None, i, i + 1 :]
+        values[:, :, i + 1 :] -= error[:, :, None] * factor[:, None, i, i + 1 :]
     restored = torch.empty_like(codes)
     restored[:, :, order] = codes
     return restored

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional
 
-from autocompress.compression.calibration import InputBatch, run_over
+from autocompress.errors import DataError
 from autocompress.graph.layers import conv_pads
 
 #: Patches looked at per layer and batch; convolutions have many that tell the same.
-_PATCHES = 1 << 14
+_PATCHES = 1 << 12
 
 
 @dataclass(eq=False)
@@ -34,21 +33,6 @@ class InputMoments:
     count: int
 
 
-def input_moments(
-    module: fx.GraphModule, layers: Collection[str], batches: Iterable[InputBatch]
-) -> dict[str, InputMoments]:
-    """Moments of the named layers' inputs over the batches, by layer.
-
-    Args:
-        module: run as it is, without gradients, in evaluation mode.
-        layers: targets of ``call_module`` nodes that are ``nn.Conv2d`` or ``nn.Linear``.
-        batches: of inputs.
-    """
-    watcher = _Watcher(module, layers)
-    run_over(watcher, module, batches)
-    return watcher.found
-
-
 def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """Patches of an input, shape ``(groups, n, k)``; evenly spread ones where there are many."""
     if isinstance(layer, nn.Linear):
@@ -65,26 +49,25 @@ def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
     return rows[:, :: -(-rows.shape[1] // _PATCHES)]
 
 
-class _Watcher(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, layers: Collection[str]) -> None:
-        super().__init__(module)
-        self.layers = frozenset(layers)
-        self.found: dict[str, InputMoments] = {}
+def moments_of(layer: nn.Conv2d | nn.Linear, inputs: Iterable[torch.Tensor]) -> InputMoments:
+    """Moments of a layer's inputs, given batch by batch.
 
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if target in self.layers:
-            layer = self.fetch_attr(target)
-            self._add(target, patches(layer, args[0]).double())
-        return super().call_module(target, args, kwargs)
-
-    def _add(self, target: str, rows: torch.Tensor) -> None:
+    Args:
+        layer: says what a patch is.
+        inputs: at least one batch.
+    """
+    found: InputMoments | None = None
+    for x in inputs:
+        rows = patches(layer, x).double()
         count = rows.shape[1]
         mean, second = rows.mean(1), rows.transpose(1, 2) @ rows / count
-        known = self.found.get(target)
-        if known is None:
-            self.found[target] = InputMoments(mean, second, count)
-            return
-        share = count / (known.count + count)
-        known.mean += share * (mean - known.mean)
-        known.second += share * (second - known.second)
-        known.count += count
+        if found is None:
+            found = InputMoments(mean, second, count)
+            continue
+        share = count / (found.count + count)
+        found.mean += share * (mean - found.mean)
+        found.second += share * (second - found.second)
+        found.count += count
+    if found is None:
+        raise DataError("there are no calibration batches; give at least one")
+    return found

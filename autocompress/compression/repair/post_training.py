@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import fx, nn
 
 from autocompress.compression.calibration import InputBatch
-from autocompress.compression.repair.bias_correction import correct_bias
-from autocompress.compression.repair.gptq import round_with_feedback
-from autocompress.compression.repair.moments import input_moments
+from autocompress.compression.repair.bias_correction import correct_bias, output_means
+from autocompress.compression.repair.descent import descend
+from autocompress.compression.repair.gptq import codes_with_feedback
+from autocompress.compression.repair.in_order import in_order
+from autocompress.compression.repair.moments import moments_of
+from autocompress.compression.repair.rows import CodeRows
 from autocompress.compression.simulation import recalibrate
 from autocompress.compression.stored.symmetric import SymmetricCodes
 from autocompress.compression.stored_layers import StoredLayer
@@ -21,21 +24,31 @@ ENOUGH_BITS = 8
 _LONGEST = 9216
 
 
+def best_codes(rows: CodeRows) -> torch.Tensor:
+    """Errors fed back, then greedy descent."""
+    return descend(rows, codes_with_feedback(rows))
+
+
 def repair_quantized(
     simulated: fx.GraphModule,
     batches: Sequence[InputBatch],
     *,
+    reference: fx.GraphModule,
     calibration: str = "percentile",
+    rounding: Callable[[CodeRows], torch.Tensor] = best_codes,
 ) -> list[str]:
     """Better codes and biases for the layers with few bits, in place.
 
-    Each layer is repaired for the inputs that it has in the quantised graph. Activation ranges are
-    calibrated again at the end.
+    Layers are repaired in order of execution, each for the inputs that it has in the quantised
+    graph as it is by then. Activation ranges are calibrated again at the end.
 
     Args:
         simulated: from :func:`autocompress.compression.simulation.simulate_quantization`.
         batches: calibration inputs.
-        calibration: "percentile" or "minmax".
+        reference: the float graph that was simulated.
+        calibration: how ranges are chosen; see :mod:`autocompress.compression.ranges`.
+        rounding: chooses codes, such as
+            :func:`autocompress.compression.repair.adaround.learned_rounding`.
 
     Returns:
         The layers that were repaired.
@@ -51,13 +64,18 @@ def repair_quantized(
     }
     if not wanted:
         return []
-    moments = input_moments(simulated, wanted, batches)
-    for name, layer in wanted.items():
-        if name not in moments:
-            continue
-        original = layer.weight.detach().clone()
-        round_with_feedback(layer, moments[name])
-        with torch.no_grad():
-            correct_bias(layer, original, moments[name])
+    means = output_means(reference, wanted, batches)
+    repaired: list[str] = []
+
+    def repair(name: str, inputs: Sequence[torch.Tensor]) -> None:
+        layer = wanted[name]
+        moments = moments_of(layer, inputs)
+        rows = CodeRows.of(layer, moments)
+        if rows is not None and name not in repaired:
+            rows.write(layer, rounding(rows))
+            correct_bias(layer, means[name], moments)
+            repaired.append(name)
+
+    in_order(simulated, batches, wanted, repair)
     recalibrate(simulated, batches, calibration=calibration)
-    return sorted(moments)
+    return repaired

@@ -65,6 +65,10 @@ class WeightForm(nn.Module, ABC):
         """Fit the form's own parameters again, to the weight as it is now."""
         return  # most forms have none
 
+    def learn(self) -> None:
+        """Let the form's own parameters be trained with the weight."""
+        return  # most forms have none
+
 
 def widened(scale: torch.Tensor, least: torch.Tensor | None) -> torch.Tensor:
     """``scale`` where it is at least ``least``, else that."""

@@ -84,8 +84,14 @@ def test_measure_this_machine_and_keep_the_profile(run: Run, tmp_path: Path) -> 
     assert profile.kind == "measured"
     assert len(profile.table) > 0
     again = run(*command, "--id", "my_box", "--out", tmp_path)
-    assert again.code == 2
-    assert "is there already" in again.err
+    assert again.code == 0, again.err  # the same command goes on
+    assert len(load_profile(tmp_path / "my_box").table) >= len(profile.table)
+
+
+def test_measure_leaves_another_profile_alone(run: Run, board: Path) -> None:
+    outcome = run("devices", "measure", "--id", board.name, "--out", board.parent)
+    assert outcome.code == 2
+    assert "is there already" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -102,6 +108,12 @@ def test_measure_this_machine_and_keep_the_profile(run: Run, tmp_path: Path) -> 
         pytest.param(["--ssh", "pi@board"], "give the profile a name", id="no-name"),
         pytest.param(["--ssh", "a", "--adb", "b", "--id", "x"], "give either", id="both"),
         pytest.param(["--adb", "a", "--ssh-option", "A=b"], "belongs to --ssh", id="option"),
+        pytest.param(["--ssh-option", "A=b"], "--ssh-option is A=b; it is for", id="option-here"),
+        pytest.param(["--kernels", "5"], "--kernels is 5; it is for a device else", id="kernels"),
+        pytest.param(["--networks", "0"], "--networks is 0; it is for a device", id="networks"),
+        pytest.param(["--rounds", "2"], "add --ssh or --adb, or leave it out", id="rounds"),
+        pytest.param(["--remote-dir", "x"], "--remote-dir is x", id="remote-dir"),
+        pytest.param(["--ssh", "a", "--runtime", "openvino"], "elsewhere it is onnx", id="other"),
     ],
 )
 def test_measure_refuses_a_wrong_request(run: Run, arguments: list[str], words: str) -> None:
@@ -305,11 +317,25 @@ def test_adapt_a_known_device(run: Run, measured_few: Path, tmp_path: Path) -> N
     assert answered.code == 0, answered.err
 
 
+def test_adapt_with_nothing_left_to_suggest(run: Run, measured_few: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    command = ("devices", "adapt", measured_few / "few.csv", "--from", "amd_epyc_zen5_avx512",
+               "--id", "board", "--out", tmp_path, "--suggest")  # fmt: skip
+    missing = run(*command, tmp_path / "none")
+    assert missing.code == 2
+    assert "give a folder of *.onnx files" in missing.err
+    made = run(*command, tmp_path / "models")
+    assert made.code == 0, made.err
+    assert "no *.onnx file is left that was not measured" in made.out
+    assert (tmp_path / "board").is_dir()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model,latency_ms\nn0.onnx,fast\n", "line 2: latency_ms is 'fast'; it must be a number"),
         ("model,ms\nn0.onnx,3\n", "line 2: columns model and latency_ms are needed"),
+        ("model;latency_ms\nn0.onnx;3\n", "by commas; the first line names model;latency_ms"),
         ("model,latency_ms\nn0.onnx,3\n", "1 measured networks were given; at least 3"),
         ("model,latency_ms\nnone.onnx,3\n", "none.onnx"),
     ],

@@ -72,7 +72,7 @@ BAD = {
     "no batches": ([], "minmax", DataError, "at least one"),
     "NaN": ([torch.tensor([[float("nan")]])], "minmax", DataError, "NaN or infinity"),
     "infinity": ([torch.tensor([[float("inf")]])], "percentile", DataError, "NaN or infinity"),
-    "method": ([torch.ones(1, 1)], "entropy", RequestError, "percentile, minmax"),
+    "method": ([torch.ones(1, 1)], "best", RequestError, "percentile, minmax"),
     "too few inputs": ([[]], "minmax", DataError, "takes 1 inputs"),
 }
 
