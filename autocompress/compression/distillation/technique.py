@@ -18,7 +18,7 @@ _DEFAULT = Recipe()
 #: The default comes first: it is what the search uses where nobody asks for this technique.
 WEIGHTS = (_DEFAULT.distillation_weight, 0.3, 0.5, 0.9)
 TEMPERATURES = (_DEFAULT.temperature, 1.0, 2.0, 6.0)
-FEATURE_WEIGHTS = (_DEFAULT.feature_weight, 0.3, 3.0)
+FEATURE_WEIGHTS = (_DEFAULT.feature_weight, 0.1, 0.3)
 
 
 class RecipeDistillation(Technique):

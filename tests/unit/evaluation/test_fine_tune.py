@@ -241,7 +241,7 @@ def test_every_kind_trains_a_pruned_network(data: Data, kind: str) -> None:
     before = evaluate_model(student, data.val, Task())
     names = set(student.state_dict())
     held = copy.deepcopy(teacher.state_dict())
-    recipe = Recipe(distillation=kind, learning_rate=3e-3)
+    recipe = Recipe(distillation=kind, learning_rate=3e-3, feature_weight=0.1)
     done = _tune(student, data, 40, recipe=recipe, teacher=teacher, points=points)
     assert done.steps == 40
     assert evaluate_model(student, data.val, Task()) > max(0.5, before + 0.2)
