@@ -291,7 +291,7 @@ def test_self_distillation_by_its_parts() -> None:
     expected = F.cross_entropy(student.outputs, targets) + 0.7 * F.cross_entropy(said, targets)
     expected = expected + 0.3 * response_loss(said, student.outputs, 2.0)
     expected = expected + 2.0 * HINT * hint_loss(adapted, deepest)
-    assert float(kind.loss(student, None, targets)) == pytest.approx(float(expected), rel=1e-5)
+    assert kind.loss(student, None, targets).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_self_distillation_needs_one_prediction_an_example() -> None:
