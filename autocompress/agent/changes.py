@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autocompress.compression.precisions import precision_name
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, Recipe
 from autocompress.elastic.space import ElasticSpace
 
 
@@ -23,6 +23,7 @@ def changes_of(space: ElasticSpace, candidate: Candidate) -> str:
         _count("low rank", sum(candidate.policy(n).rank is not None for n in layers)),
         _count("sparse", sum(candidate.policy(n).sparsity > 0 for n in layers)),
         _count("shared values", sum(candidate.policy(n).codebook is not None for n in layers)),
+        _recipe(candidate.recipe),
     ]
     return "; ".join(part for part in said if part) or "nothing"
 
@@ -58,6 +59,20 @@ def _architecture(space: ElasticSpace, candidate: Candidate) -> str:
     parts = [f"{dropped} block{'s' if dropped > 1 else ''} skipped"] if dropped else []
     parts += [f"{what} x{n}" for what, n in Counter(others).items()]
     return ", ".join(parts)
+
+
+def _recipe(recipe: Recipe) -> str:
+    """How it was trained back, where that is not as usual."""
+    if recipe == Recipe():
+        return ""
+    if recipe.distillation == "none":
+        return "trained on labels alone"
+    usual, shown = Recipe(), [f"distillation {recipe.distillation}"]
+    for name in ("distillation_weight", "temperature", "feature_weight"):
+        value = getattr(recipe, name)
+        if value != getattr(usual, name):
+            shown.append(f"{name.replace('_', ' ')} {value:g}")
+    return ", ".join(shown)
 
 
 def _first(space: ElasticSpace, name: str) -> object:

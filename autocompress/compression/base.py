@@ -17,7 +17,8 @@ class Technique(ABC):
     """One kind of compression.
 
     A technique offers choices per layer, writes the chosen value into the layer's policy, and
-    turns a layer's parts into compressed ones. It must keep these promises:
+    turns a layer's parts into compressed ones. It may also offer choices of kind "recipe", for how
+    a candidate is trained back; those belong to no layer. It must keep these promises:
 
     - :meth:`simulate` may look at the current weights, but the transform it returns must be
       differentiable with respect to them and must not keep a copy of them;
@@ -30,19 +31,24 @@ class Technique(ABC):
         name: what users write in ``techniques=[...]``.
         order: techniques are applied in ascending order (see docs/techniques.md).
         reference: the paper the method comes from.
+        on_request: whether it is left out of "all techniques", and used only where it is named.
     """
 
     name: ClassVar[str]
     order: ClassVar[int]
     reference: ClassVar[str]
+    on_request: ClassVar[bool] = False
 
     @abstractmethod
     def choices(self, graph: ModelGraph, capabilities: Capabilities) -> Sequence[Choice]:
-        """The genes it adds, named ``"<gene>:<layer or group>"``; empty when it cannot pay."""
+        """The genes it adds; empty when it cannot pay.
+
+        They are named ``"<gene>:<layer or group>"``, or ``"recipe:<field>"`` if of kind "recipe".
+        """
 
     @abstractmethod
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
-        """The policy fields that ``value`` of ``choice`` stands for."""
+        """The fields that ``value`` of ``choice`` stands for: the policy's, or the recipe's."""
 
     @abstractmethod
     def simulate(

@@ -14,13 +14,15 @@ ENTRY_POINTS = "autocompress.techniques"
 def available_techniques() -> dict[str, type[Technique]]:
     """Every technique by name, the built-in ones first."""
     from autocompress.compression.clustering import Clustering
+    from autocompress.compression.distillation.technique import RecipeDistillation
     from autocompress.compression.low_rank import LowRank
     from autocompress.compression.pruning import Pruning
     from autocompress.compression.quantization import Quantization
     from autocompress.compression.sparsity import Sparsity
 
     found: dict[str, type[Technique]] = {
-        t.name: t for t in (Pruning, LowRank, Sparsity, Quantization, Clustering)
+        t.name: t
+        for t in (Pruning, LowRank, Sparsity, Quantization, Clustering, RecipeDistillation)
     }
     for entry in entry_points(group=ENTRY_POINTS):
         found.setdefault(entry.name, entry.load())
@@ -28,7 +30,9 @@ def available_techniques() -> dict[str, type[Technique]]:
 
 
 def make_techniques(names: Sequence[str] | None) -> list[Technique]:
-    """The named techniques in order of application; all of them for None.
+    """The named techniques in order of application.
+
+    None stands for all of them but those that are used only on request.
 
     Raises:
         RequestError: an unknown name.
@@ -39,10 +43,11 @@ def make_techniques(names: Sequence[str] | None) -> list[Technique]:
             raise RequestError(
                 f"unknown technique {name!r}; use some of {', '.join(sorted(available))}"
             )
-    chosen = available.values() if names is None else [available[name] for name in names]
+    usual = [name for name, technique in available.items() if not technique.on_request]
+    chosen = (available[name] for name in (usual if names is None else names))
     return sorted((technique() for technique in chosen), key=lambda t: t.order)
 
 
 def default_techniques() -> list[Technique]:
-    """All techniques, in order of application."""
+    """All techniques but those on request, in order of application."""
     return make_techniques(None)

@@ -78,3 +78,8 @@ class Fidelity(StrEnum):
     INHERITED = "inherited"
     SHORT = "short"
     FINAL = "final"
+
+    @property
+    def trains(self) -> bool:
+        """Whether candidates may be trained back at this fidelity."""
+        return self in (Fidelity.SHORT, Fidelity.FINAL)

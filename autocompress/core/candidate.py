@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
+from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -20,11 +21,20 @@ Scalar: TypeAlias = int | float | str | bool
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 8, 16, 32)
 #: Activation bit-widths a policy may name.
 ACTIVATION_BITS = (4, 6, 8, 16, 32)
-#: Kinds of distillation a recipe may name.
-DISTILLATIONS = ("response", "none")
+#: Kinds of distillation a recipe may name, besides those of :data:`DISTILLATION_ENTRY_POINTS`.
+DISTILLATIONS = (
+    "response", "decoupled", "feature", "attention", "relation", "mutual", "self", "none",
+)  # fmt: skip
+#: Where other packages register kinds.
+DISTILLATION_ENTRY_POINTS = "autocompress.distillations"
 #: Fewest and most values of a codebook.
 CODEBOOK = (3, 256)
 _PATTERN = re.compile(r"unstructured|[1-9]\d*:[1-9]\d*")
+
+
+def _plugged_in() -> tuple[str, ...]:
+    """Kinds of distillation that other packages bring."""
+    return tuple(sorted({entry.name for entry in entry_points(group=DISTILLATION_ENTRY_POINTS)}))
 
 
 def _whole(value: object) -> bool:
@@ -98,11 +108,14 @@ class Recipe:
     """How a candidate is trained back.
 
     Attributes:
-        distillation: "none" or "response" (Hinton et al. 2015, arXiv:1503.02531).
-        distillation_weight: share of the teacher's loss in the total, in [0, 1].
+        distillation: one of :data:`DISTILLATIONS`, or a plug-in's (see docs/techniques.md).
+        distillation_weight: share of what is learnt from answers in the total, in [0, 1]; the
+            labels have the rest.
         temperature: softening of teacher and student logits, > 0.
         learning_rate: peak learning rate, > 0.
         steps: optimiser steps, or None to let the fidelity decide.
+        feature_weight: factor of what is learnt from features, added to the total, >= 0; 1 is the
+            weight that the kind's paper gives. Kinds that read no features ignore it.
     """
 
     distillation: str = "response"
@@ -110,12 +123,12 @@ class Recipe:
     temperature: float = 3.0
     learning_rate: float = 1e-3
     steps: int | None = None
+    feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.distillation not in DISTILLATIONS:
-            raise RequestError(
-                f"distillation is {self.distillation!r}; use one of {', '.join(DISTILLATIONS)}"
-            )
+        if self.distillation not in DISTILLATIONS and self.distillation not in _plugged_in():
+            known = ", ".join((*DISTILLATIONS, *_plugged_in()))
+            raise RequestError(f"distillation is {self.distillation!r}; use one of {known}")
         if not 0.0 <= self.distillation_weight <= 1.0:
             raise RequestError(
                 f"distillation_weight is {self.distillation_weight!r}; it must be in [0, 1]"
@@ -127,6 +140,20 @@ class Recipe:
             )
         if self.steps is not None and (not _whole(self.steps) or self.steps < 0):
             raise RequestError(f"steps is {self.steps!r}; it must be a whole number, or None")
+        if not 0 <= self.feature_weight < math.inf:
+            raise RequestError(
+                f"feature_weight is {self.feature_weight!r}; it must be at least 0 and finite"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what came after the first version is left out while at its default.
+
+        Candidates are named by the hash of their JSON: those of older runs keep their names.
+        """
+        value = asdict(self)
+        if self.feature_weight == 1.0:
+            del value["feature_weight"]
+        return value
 
 
 def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -175,7 +202,7 @@ class Candidate:
         return {
             "architecture": dict(self.architecture),
             "layers": {name: policy.to_json() for name, policy in self.layers.items()},
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.to_json(),
         }
 
     @classmethod

@@ -19,6 +19,9 @@ Genome: TypeAlias = npt.NDArray[np.int64]
 
 ChoiceKind = Literal["architecture", "compression", "recipe"]
 
+#: Names of genes of kind "recipe" start with this, followed by the recipe's field.
+RECIPE = "recipe:"
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

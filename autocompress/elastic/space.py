@@ -14,7 +14,7 @@ from torch import nn
 from autocompress.compression.base import Technique
 from autocompress.compression.pruning import WIDTH
 from autocompress.compression.registry import default_techniques
-from autocompress.core.candidate import Candidate, LayerPolicy, Scalar
+from autocompress.core.candidate import Candidate, LayerPolicy, Recipe, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice, Condition, Genome, SearchSpace
 from autocompress.elastic.model import ElasticModel, reorder_channels
@@ -63,7 +63,7 @@ class ElasticSpace(SearchSpace):
         self._owner = owner
         self._choices = tuple(
             gene
-            if gene.condition is not None
+            if gene.condition is not None or gene.kind == "recipe"
             else replace(gene, condition=conditions.of(self._targets(gene.name)))
             for gene in genes
         )
@@ -129,6 +129,7 @@ class ElasticSpace(SearchSpace):
         active = self.active(genome)
         architecture: dict[str, Scalar] = {}
         fields: dict[str, dict[str, Any]] = defaultdict(dict)
+        recipe: dict[str, Any] = {}
         for choice, gene, on in zip(self._choices, genome, active, strict=True):
             if not on:
                 continue
@@ -139,10 +140,13 @@ class ElasticSpace(SearchSpace):
                     architecture[choice.name] = value
                 continue
             settings = technique.settings(choice, value)
+            if choice.kind == "recipe":
+                recipe.update(settings)
+                continue
             for layer in self._targets(choice.name):
                 fields[layer].update(settings)
         layers = {name: LayerPolicy(**values) for name, values in fields.items()}
-        return Candidate(architecture=architecture, layers=layers)
+        return Candidate(architecture=architecture, layers=layers, recipe=Recipe(**recipe))
 
     def encode(self, candidate: Candidate) -> Genome:
         """The canonical genome of a candidate.
@@ -160,7 +164,9 @@ class ElasticSpace(SearchSpace):
             if technique is None:
                 genome[i] = self._option(choice, candidate.architecture.get(choice.name))
                 continue
-            policy = candidate.policy(self._targets(choice.name)[0])
+            policy: LayerPolicy | Recipe = candidate.recipe
+            if choice.kind != "recipe":
+                policy = candidate.policy(self._targets(choice.name)[0])
             for option, value in enumerate(choice.options):
                 wanted = technique.settings(choice, value)
                 if all(getattr(policy, key) == v for key, v in wanted.items()):

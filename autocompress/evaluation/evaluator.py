@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
+from autocompress.compression.distillation.base import Distillation
+from autocompress.compression.distillation.points import FeaturePoints, find_points, match_points
+from autocompress.compression.distillation.registry import find_distillation
 from autocompress.compression.quantization import recalibrate, simulate_quantization
 from autocompress.compression.repair.post_training import repair_quantized
 from autocompress.core.budget import Fidelity
-from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
+from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.files import replacing
 from autocompress.core.trial import Evaluation
 from autocompress.elastic.batch_norm import reestimate_batch_norm
@@ -27,8 +32,10 @@ from autocompress.evaluation.data import Data
 from autocompress.evaluation.fine_tune import fine_tune, zero_masks
 from autocompress.evaluation.splits import Split
 from autocompress.evaluation.task import Task
+from autocompress.graph.capture import trace
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
+from autocompress.graph.pickling import PlainGraph, from_plain, to_plain
 
 #: Training examples that batch norm statistics are re-estimated from.
 STATISTICS = 1024
@@ -96,7 +103,10 @@ class CandidateEvaluator:
         effort: what each fidelity costs.
         original: the candidate that leaves the model as it is; its batch norm statistics hold.
         trained: whether the shared weights came trained, rather than with a space of its own.
-        teacher: the original model for distillation, in evaluation mode, or None.
+        teacher: the original model for distillation, in evaluation mode, or None. Kinds that
+            compare features read them by node name: in it, when it is a graph realised from
+            ``elastic``; otherwise in what it is captured as, for which adapters do not count on
+            equal channels standing in one order.
         checkpoints: folder where finalised models are saved, or None.
         threads: torch threads; results depend on it in the last digits.
     """
@@ -246,7 +256,7 @@ class CandidateEvaluator:
 
     def _train(
         self,
-        model: nn.Module,
+        model: fx.GraphModule,
         candidate: Candidate,
         steps: int,
         seed: int,
@@ -261,18 +271,59 @@ class CandidateEvaluator:
         sparse = [name for name, policy in candidate.layers.items() if policy.sparsity > 0]
         sparse += [f"{name}.{half}" for name in sparse for half in (0, 1)]
         recipe = candidate.recipe
+        kind = find_distillation(recipe.distillation)
+        taught = kind is not None and (self.teacher is not None or kind.guide == "itself")
         weight = recipe.distillation_weight
-        recipe = Recipe(
-            distillation=recipe.distillation if self.teacher is not None else "none",
-            distillation_weight=1.0 if ready and weight > 0 else weight,
-            temperature=recipe.temperature,
+        if ready and weight > 0 and kind is not None and kind.guide == "original":
+            weight = 1.0
+        recipe = replace(
+            recipe,
+            distillation=recipe.distillation if taught else "none",
+            distillation_weight=weight,
             learning_rate=self.effort.learning_rate * rate,
         )
+        teacher, points = self._guide(kind, candidate, model)
         return fine_tune(
             model, self.data.train, self.task, recipe=recipe, steps=steps, seed=seed,
-            teacher=self.teacher, masks=zero_masks(model, sparse), spent=_clock(seconds),
-            batch_size=self.effort.batch_size, bfloat16=self.effort.bfloat16 and not quantized,
+            teacher=teacher, points=points, masks=zero_masks(model, sparse),
+            spent=_clock(seconds), batch_size=self.effort.batch_size,
+            bfloat16=self.effort.bfloat16 and not quantized,
         ).steps  # fmt: skip
+
+    def _guide(
+        self, kind: type[Distillation] | None, candidate: Candidate, model: fx.GraphModule
+    ) -> tuple[nn.Module | None, FeaturePoints | None]:
+        """The teacher, as a graph if its features are read, and where to read both networks."""
+        if kind is None or kind.reads == "outputs":
+            return self.teacher, None
+        points = match_points(self._points, self.elastic.graph, candidate, model)
+        if self.teacher is None or kind.guide == "itself":
+            return None, points
+        if isinstance(self.teacher, fx.GraphModule):
+            return self.teacher, points
+        return self._captured_teacher, replace(points, aligned=False)
+
+    @cached_property
+    def _points(self) -> FeaturePoints:
+        return find_points(self.elastic.graph)
+
+    @cached_property
+    def _captured_teacher(self) -> fx.GraphModule:
+        if self.teacher is None:
+            raise ValueError("there is no teacher to capture")
+        return trace(self.teacher, self.elastic.graph.example_inputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__}
+        state.pop("_captured_teacher", None)
+        if isinstance(self.teacher, fx.GraphModule):
+            state["teacher"] = to_plain(self.teacher)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        teacher = state["teacher"]
+        plain = isinstance(teacher, PlainGraph)
+        self.__dict__.update({**state, "teacher": from_plain(teacher) if plain else teacher})
 
 
 def _clock(seconds: float | None) -> Callable[[], float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from autocompress.compression.distillation import distillation_loss
+from autocompress.compression.distillation.lesson import Lesson
+from autocompress.compression.distillation.points import FeaturePoints
 from autocompress.core.candidate import Recipe
 from autocompress.errors import DataError, DivergedError
 from autocompress.evaluation.splits import Split
@@ -25,7 +26,8 @@ class FineTuned:
 
     Attributes:
         steps: optimiser steps done.
-        loss: mean loss of the last steps; NaN when there were none.
+        loss: mean loss of the last steps, that of what is trained along included; NaN when there
+            were none.
     """
 
     steps: int
@@ -41,6 +43,7 @@ def fine_tune(
     steps: int,
     seed: int,
     teacher: nn.Module | None = None,
+    points: FeaturePoints | None = None,
     deadline: Callable[[], bool] = lambda: False,
     spent: Callable[[], float] = lambda: 0.0,
     masks: Mapping[str, torch.Tensor] | None = None,
@@ -58,7 +61,9 @@ def fine_tune(
         recipe: distillation and learning rate.
         steps: optimiser steps at the most; 0 does nothing.
         seed: of the order of the examples.
-        teacher: the original model, in evaluation mode; None trains on labels alone.
+        teacher: the original model, in evaluation mode; without it only kinds of distillation that
+            need no teacher are more than the labels.
+        points: where features are read, for kinds of distillation that read them.
         deadline: asked before each step; True ends the training early, at whatever rate it had.
         spent: asked before each step for the share of its time that is over; 1 ends the training.
             The learning rate falls with the steps or with the time, whichever is further.
@@ -72,19 +77,27 @@ def fine_tune(
     Raises:
         DivergedError: the loss is no longer finite.
         DataError: there is no batch to train on.
+        RequestError: the recipe's kind of distillation does not fit these networks.
     """
     if steps <= 0:
         model.eval()
         return FineTuned(0, math.nan)
     parameters = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.learning_rate, weight_decay=1e-4)
-    model.train()
-    if bfloat16:
-        model.to(memory_format=torch.channels_last)
+    lesson = Lesson(
+        model, recipe, loss=task.loss, classification=task.gives_logits, teacher=teacher,
+        points=points,
+    )  # fmt: skip
     losses: list[float] = []
+    batches = _batches(model, split, batch_size, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for step, (inputs, targets) in enumerate(_batches(model, split, batch_size, seed)):
+        first = next(batches)
+        lesson.prepare(first[0])
+        optimizer = _optimizer(parameters.values(), lesson.own, recipe.learning_rate)
+        model.train()
+        if bfloat16:
+            model.to(memory_format=torch.channels_last)
+        for step, (inputs, targets) in enumerate(itertools.chain([first], batches)):
             share = spent()
             if step >= steps or share >= 1.0 or deadline():
                 break
@@ -93,9 +106,8 @@ def fine_tune(
             if bfloat16 and inputs.dim() == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                outputs = model(inputs).float()
-                guide = _guide(inputs, recipe, teacher)
-            loss = _loss(outputs, targets, guide, task, recipe)
+                answers = lesson.ask(inputs)
+            loss = lesson.loss(answers, targets)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise DivergedError(
@@ -104,7 +116,8 @@ def fine_tune(
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters.values(), 5.0)
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], 5.0)
             optimizer.step()
             _hold_zeros(parameters, masks)
             after_step(max((step + 1) / steps, share))
@@ -129,7 +142,7 @@ def zero_masks(model: nn.Module, layers: Iterable[str]) -> dict[str, torch.Tenso
 
 def _batches(
     model: nn.Module, split: Split, batch_size: int, seed: int
-) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches without end; batch norm cannot train on those of a single example."""
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     for epoch in itertools.count():
@@ -152,27 +165,14 @@ def _schedule(step: int, steps: int, spent: float = 0.0) -> float:
     return rising * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _guide(inputs: torch.Tensor, recipe: Recipe, teacher: nn.Module | None) -> torch.Tensor | None:
-    """The teacher's outputs, when the recipe asks for them."""
-    if teacher is None or recipe.distillation == "none" or recipe.distillation_weight == 0:
-        return None
-    with torch.no_grad():
-        answer: torch.Tensor = teacher(inputs)
-    return answer.float()
-
-
-def _loss(
-    outputs: torch.Tensor,
-    targets: torch.Tensor,
-    guide: torch.Tensor | None,
-    task: Task,
-    recipe: Recipe,
-) -> torch.Tensor:
-    loss = task.loss(outputs, targets)
-    if guide is None:
-        return loss
-    term = distillation_loss(outputs, guide, recipe, classification=task.gives_logits)
-    return (1 - recipe.distillation_weight) * loss + recipe.distillation_weight * term
+def _optimizer(
+    parameters: Iterable[nn.Parameter], own: Sequence[nn.Parameter], rate: float
+) -> torch.optim.Optimizer:
+    """One for the model's parameters and, in a group of their own, those that are trained along."""
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
+    if own:
+        optimizer.add_param_group({"params": list(own)})
+    return optimizer
 
 
 @torch.no_grad()

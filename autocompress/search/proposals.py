@@ -43,6 +43,15 @@ class Proposer:
         self.seen: set[bytes] = set()
         self.rejected: Counter[str] = Counter()
         self.repaired = 0
+        self._recipes = np.array([c.kind == "recipe" for c in space.choices], dtype=bool)
+        self._held = np.zeros(len(space.choices), dtype=bool)
+
+    def hold_recipes(self, on: bool) -> None:
+        """Whether genes of the recipe stay at their first option, as where nothing is trained.
+
+        Candidates that differ only in how they would be trained are then one and the same.
+        """
+        self._held = self._recipes & on
 
     def next(self, index: int) -> Genome | None:
         """A new genome for trial ``index``, marked as seen; None when the space is exhausted.
@@ -75,6 +84,7 @@ class Proposer:
             genome: canonical.
             rng: the order of changes in a repair.
         """
+        genome = np.where(self._held, 0, genome)
         violations = self._pricer.violations([genome])
         if violations.any():
             changed = repair(self._space, self._pricer, genome, rng=rng)
@@ -92,7 +102,7 @@ class Proposer:
         return genome
 
     def _mutated(self, genome: Genome, genes: int, rng: np.random.Generator) -> Genome:
-        free = np.flatnonzero(self._space.sizes > 1)
+        free = np.flatnonzero((self._space.sizes > 1) & ~self._held)
         mutated = genome.copy()
         for gene in rng.choice(free, min(genes, len(free)), replace=False):
             mutated[gene] = rng.integers(self._space.sizes[gene])
@@ -102,6 +112,7 @@ class Proposer:
         everything = all_genomes(self._space)
         if everything is None:
             return None
+        everything = everything[~everything[:, self._held].any(axis=1)]
         new = np.array([genome_key(g) not in self.seen for g in everything])
         good = ~self._pricer.violations(list(everything)).any(axis=1)
         left = everything[new & good]

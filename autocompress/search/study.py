@@ -228,6 +228,7 @@ class Study:
         if max_trials is None and deadline is None and should_stop is None:
             raise RequestError("nothing ends this run; set max_trials, deadline or should_stop")
         self._fidelity = fidelity
+        self._proposer.hold_recipes(not fidelity.trains)
         self._queue_seeds(seeds, fidelity)
         limits = _Limits(max_trials, deadline, should_stop)
         try:

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from autocompress.compression.base import Technique
 from autocompress.compression.parts import Part
-from autocompress.core.candidate import LayerPolicy, Scalar
+from autocompress.core.candidate import LayerPolicy, Recipe, Scalar
 from autocompress.core.capabilities import Capabilities
-from autocompress.core.space import Choice
+from autocompress.core.space import RECIPE, Choice
 from autocompress.elastic.layers import ElasticLayer
 from autocompress.elastic.space import without_unusable_widths
 from autocompress.graph.inspect import inspect_model
@@ -59,10 +59,12 @@ class TechniqueContract:
         choices = technique.choices(graph, EVERYTHING)
         assert choices
         assert len({c.name for c in choices}) == len(choices)
-        known = {field.name for field in fields(LayerPolicy)}
         for choice in choices:
             target = choice.name.partition(":")[2]
-            assert target in graph.layers or target in graph.groups
+            recipe = choice.kind == "recipe"
+            known = {field.name for field in fields(Recipe if recipe else LayerPolicy)}
+            assert recipe or target in graph.layers or target in graph.groups
+            assert choice.name.startswith(RECIPE) == recipe
             assert len(choice.options) > 1
             settings = [technique.settings(choice, value) for value in choice.options]
             assert all(set(s) <= known for s in settings)
@@ -70,6 +72,10 @@ class TechniqueContract:
 
     def test_option_zero_changes_nothing(self, technique: Technique) -> None:
         """It is the canonical value of an inactive gene."""
+        for choice in technique.choices(_graph(), EVERYTHING):
+            if choice.kind == "recipe":
+                usual = technique.settings(choice, choice.options[0])
+                assert all(getattr(Recipe(), field) == v for field, v in usual.items())
         for layer, choice, parts in _layers(technique):
             policy = _policy(technique, choice, choice.options[0])
             assert policy == LayerPolicy()
@@ -184,6 +190,8 @@ def _layers(technique: Technique) -> Iterator[tuple[Layer, Choice, list[Part]]]:
     """Each layer that the technique has a choice for, with its only part."""
     graph = _graph()
     for choice in technique.choices(graph, EVERYTHING):
+        if choice.kind == "recipe":
+            continue
         target = choice.name.partition(":")[2]
         module = graph.submodule(target)
         assert isinstance(module, nn.Conv2d | nn.Linear)

@@ -8,6 +8,7 @@ import pytest
 
 from autocompress.compression.base import Technique
 from autocompress.compression.clustering import Clustering
+from autocompress.compression.distillation.technique import RecipeDistillation
 from autocompress.compression.low_rank import LowRank
 from autocompress.compression.parts import Part
 from autocompress.compression.pruning import Pruning
@@ -59,6 +60,12 @@ class TestClustering(TechniqueContract):
         return [_stored(part, policy) for part in parts]
 
 
+class TestRecipeDistillation(TechniqueContract):
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return RecipeDistillation()
+
+
 def _stored(part: Part, policy: LayerPolicy) -> Part:
     form = weight_form(part.weight, policy.weight_bits, codebook=policy.codebook)
     return part.with_weight(form.rounded(part.weight, None))
@@ -66,4 +73,6 @@ def _stored(part: Part, policy: LayerPolicy) -> Part:
 
 def test_every_built_in_technique_is_tested_here() -> None:
     built_in = {t for t in available_techniques().values() if t.__module__.startswith("autoc")}
-    assert built_in == {Pruning, LowRank, Sparsity, Quantization, Clustering}
+    assert built_in == {
+        Pruning, LowRank, Sparsity, Quantization, Clustering, RecipeDistillation,
+    }  # fmt: skip

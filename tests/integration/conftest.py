@@ -77,6 +77,19 @@ def openvino_run(cnn: SmallCNN, tmp_path_factory: pytest.TempPathFactory) -> ac.
 
 
 @pytest.fixture(scope="session")
+def recipe_run(
+    cnn: SmallCNN, fixed_profile: Path, tmp_path_factory: pytest.TempPathFactory
+) -> ac.SearchResult:
+    """How candidates are trained back is searched, too."""
+    return ac.search(
+        cnn, "digits", device=fixed_profile, seed=SEED, progress="none",
+        budget=ac.Budget(trials=8, train_steps=120),
+        techniques=["pruning", "quantization", "distillation"],
+        run_dir=tmp_path_factory.mktemp("runs") / "recipe",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def space_run(fixed_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> ac.SearchResult:
     """A named space."""
     return ac.search(

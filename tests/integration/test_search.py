@@ -13,8 +13,11 @@ import pytest
 import torch
 
 import autocompress as ac
+from autocompress.core.budget import Fidelity
+from autocompress.core.candidate import Recipe
 from autocompress.core.pareto import non_dominated
 from autocompress.errors import InfeasibleError, RequestError
+from autocompress.search.store import read_trials
 from tests.integration.conftest import ink_data, ink_task
 from tests.integration.runs import BUDGET, SEED, SmallCNN, content, front
 
@@ -240,4 +243,30 @@ def test_models_for_another_runtime_are_checked_and_timed_in_it(
         ac.search(
             cnn, "digits", run_dir=folder, seed=SEED, progress="none",
             budget=ac.Budget(trials=4, train_steps=40), techniques=["pruning", "quantization"],
+        )  # fmt: skip
+
+
+def test_recipes_are_searched_where_distillation_is_named(
+    recipe_run: ac.SearchResult, fixed_run: ac.SearchResult
+) -> None:
+    assert recipe_run.view.status == "complete"
+    trials = read_trials(recipe_run.run_dir / "study.db")
+    kinds = {t.candidate.recipe.distillation for t in trials}
+    assert len(kinds) > 1
+    assert all(t.state == "complete" for t in trials)
+    assert recipe_run.solutions
+    trained = {t.candidate.id: t.candidate.recipe for t in trials if t.fidelity == Fidelity.FINAL}
+    for solution in recipe_run.solutions:
+        assert solution.candidate.recipe == trained[solution.id]
+    usual = read_trials(fixed_run.run_dir / "study.db")
+    assert {t.candidate.recipe for t in usual} == {Recipe()}
+
+
+def test_recipes_alone_are_nothing_to_search(
+    cnn: SmallCNN, fixed_profile: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=r"nothing to search .*techniques \['distillation'\]"):
+        ac.search(
+            cnn, "digits", device=fixed_profile, budget=BUDGET, progress="none",
+            techniques=["distillation"], run_dir=tmp_path / "run",
         )  # fmt: skip

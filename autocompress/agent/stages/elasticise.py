@@ -9,7 +9,7 @@ import torch
 from autocompress.agent.context import Context
 from autocompress.agent.stages.baseline import FROM_SCRATCH_RATE
 from autocompress.agent.weights import load_weights
-from autocompress.compression.distillation import distillation_loss
+from autocompress.compression.distillation.terms import output_loss
 from autocompress.core.candidate import Recipe
 from autocompress.elastic.training import ElasticTraining, train_elastic
 from autocompress.evaluation.evaluator import save_tensors
@@ -32,10 +32,10 @@ def run(context: Context) -> None:
         )
         return
     task = context.request.task
-    recipe = Recipe()
+    temperature = Recipe().temperature
 
     def distillation(outputs: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
-        return distillation_loss(outputs, guide, recipe, classification=task.gives_logits)
+        return output_loss(outputs, guide, temperature, classification=task.gives_logits)
 
     timed = bool(context.plan.seconds)
     limit = context.deadline(context.plan.seconds.get(STAGE)) if timed else None

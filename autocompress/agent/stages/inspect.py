@@ -36,7 +36,7 @@ def run(context: Context) -> None:
             f"there is nothing to compress in {context.space.name!r}: it has no convolution and no "
             "linear layer"
         )
-    if not any(len(choice.options) > 1 for choice in context.space.choices):
+    if not any(len(c.options) > 1 and c.kind != "recipe" for c in context.space.choices):
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in context.space.graph.skipped[:3])
         raise RequestError(
             f"there is nothing to search in {context.space.name!r} with techniques "

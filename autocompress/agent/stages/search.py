@@ -36,6 +36,7 @@ def run(context: Context) -> None:
     """Leaves the search's front in the context; finished trials are in ``study.db``."""
     request, plan = context.request, context.plan
     context.seeds = _seeds(context)
+    _say_if_recipes_are_held(context)
     before = read_only_trials(context)
     limit = max(60.0, _PATIENCE * plan.seconds.get(STAGE, 0.0) / max(1, plan.trials))
     with open_study(context, limit, plan.fidelity) as study:
@@ -110,6 +111,18 @@ def baseline_metrics(context: Context, fidelity: Fidelity) -> list[dict[str, flo
         accuracy = context.request.task.score(row[_SEEN[fidelity == Fidelity.FINAL]])
         found.append({**metrics, "accuracy": accuracy})
     return found
+
+
+def _say_if_recipes_are_held(context: Context) -> None:
+    held = [c.name for c in context.space.choices if c.kind == "recipe"]
+    if held and not context.plan.fidelity.trains:
+        context.decide(
+            STAGE,
+            "recipes are not searched",
+            "The budget leaves no time to train trials, and untrained ones do not show how they "
+            "are best trained back: every candidate keeps the usual recipe.",
+            genes=held,
+        )
 
 
 def _seeds(context: Context) -> list[tuple[str, Genome]]:

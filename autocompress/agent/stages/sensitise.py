@@ -84,6 +84,8 @@ def _settings(context: Context) -> list[tuple[str, int, Genome]]:
     found = []
     for i, choice in enumerate(space.choices):
         kind = choice.name.partition(":")[0]
+        if choice.kind == "recipe":
+            continue  # nothing is trained here
         for option in range(1, len(choice.options)):
             genome = space.original
             genome[i] = option

@@ -20,7 +20,9 @@ from autocompress.errors import RequestError
 def test_built_in_techniques_in_order_of_application() -> None:
     names = [t.name for t in default_techniques()]
     assert names == ["pruning", "low_rank", "sparsity", "quantization", "clustering"]
-    assert list(available_techniques()) == names
+    assert list(available_techniques()) == [*names, "distillation"]
+    assert [n for n, t in available_techniques().items() if t.on_request] == ["distillation"]
+    assert [t.name for t in make_techniques(["distillation"])] == ["distillation"]
     assert len({t.order for t in default_techniques()}) == len(names)
 
 

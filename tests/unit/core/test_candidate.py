@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autocompress.core.candidate import (
     ACTIVATION_BITS,
+    DISTILLATIONS,
     WEIGHT_BITS,
     Candidate,
     LayerPolicy,
@@ -33,11 +34,12 @@ POLICIES = st.builds(
 )
 RECIPES = st.builds(
     Recipe,
-    distillation=st.sampled_from(["response", "none"]),
+    distillation=st.sampled_from(DISTILLATIONS),
     distillation_weight=st.floats(0, 1),
     temperature=st.floats(0.1, 100),
     learning_rate=st.floats(1e-6, 1.0),
     steps=st.none() | st.integers(0, 100_000),
+    feature_weight=st.floats(0, 100),
 )
 SCALARS = st.integers(-1000, 1000) | st.booleans() | NAMES | st.floats(allow_nan=False, width=32)
 CANDIDATES = st.builds(
@@ -97,6 +99,16 @@ def test_hash_is_stable_across_versions() -> None:
     assert candidate.id == candidate.hash[:12]
     assert candidate.id == "f295da326bd7"
     assert Candidate().id == "a2a1a13fa62e"
+
+
+def test_recipes_of_older_runs_are_read_and_keep_their_hash() -> None:
+    old: dict[str, Any] = {
+        "distillation": "response", "distillation_weight": 0.7, "temperature": 3.0,
+        "learning_rate": 1e-3, "steps": None,
+    }  # fmt: skip
+    assert Recipe().to_json() == old
+    assert Recipe(**old) == Recipe()
+    assert Recipe(feature_weight=2.0).to_json() == {**old, "feature_weight": 2.0}
 
 
 def test_default_policies_are_distinct_from_absent_ones_in_name_only() -> None:
@@ -166,6 +178,9 @@ def test_bad_policy(values: dict[str, Any], shown: str) -> None:
         ({"learning_rate": float("inf")}, "learning_rate .inf."),
         ({"steps": -1}, "steps is -1"),
         ({"steps": 1.5}, "steps is 1.5"),
+        ({"feature_weight": -1.0}, "feature_weight is -1.0"),
+        ({"feature_weight": float("inf")}, "feature_weight is inf"),
+        ({"feature_weight": float("nan")}, "feature_weight is nan"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

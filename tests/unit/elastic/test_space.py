@@ -13,11 +13,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from autocompress.compression.registry import make_techniques
-from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.core.candidate import DISTILLATIONS, Candidate, LayerPolicy, Recipe
 from autocompress.core.capabilities import FP32, Capabilities
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
-from tests.unit.networks import EVERYTHING, SPACES, BasicBlock, ResNet, example, space
+from tests.unit.networks import (
+    EVERYTHING,
+    SPACES,
+    BasicBlock,
+    Perceptron,
+    ResNet,
+    example,
+    space,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 PROPERTY = settings(
@@ -199,3 +207,48 @@ def test_build_is_a_plain_model() -> None:
     assert built(example(16)).shape == (2, 10)
     full = sum(p.numel() for p in found.graph.module.parameters())
     assert sum(p.numel() for p in built.parameters()) < full
+
+
+def test_recipe_genes_are_offered_on_request_and_belong_to_no_layer() -> None:
+    usual = space("resnet")
+    assert not any(c.kind == "recipe" for c in usual.choices)
+    named = usual.specialised(make_techniques(["pruning", "distillation"]), EVERYTHING)
+    genes = {c.name: c for c in named.choices if c.kind == "recipe"}
+    assert list(genes) == [
+        "recipe:distillation", "recipe:distillation_weight", "recipe:temperature",
+        "recipe:feature_weight",
+    ]  # fmt: skip
+    assert genes["recipe:distillation"].options == DISTILLATIONS
+    assert genes["recipe:distillation"].condition is None
+    assert named.decode(named.original).recipe == usual.decode(usual.original).recipe == Recipe()
+
+
+@PROPERTY
+@given(seed=SEEDS)
+def test_recipes_are_encoded_and_decoded(seed: int) -> None:
+    found = space("resnet").specialised(make_techniques(["pruning", "distillation"]), EVERYTHING)
+    genome = found.sample(np.random.default_rng(seed))
+    candidate = found.decode(genome)
+    assert np.array_equal(found.encode(candidate), genome)
+    for choice in found.choices:
+        if choice.kind == "recipe":
+            field = choice.name.removeprefix("recipe:")
+            assert getattr(candidate.recipe, field) == found.value(genome, choice.name)
+    plain = Candidate(candidate.architecture, candidate.layers)
+    assert found.graph.operations(plain) == found.graph.operations(candidate)
+
+
+def test_a_recipe_that_is_not_offered() -> None:
+    found = space("resnet").specialised(make_techniques(["distillation"]), EVERYTHING)
+    stranger = Candidate(recipe=Recipe(temperature=5.5))
+    with pytest.raises(RequestError, match="no option of 'recipe:temperature' gives Recipe"):
+        found.encode(stranger)
+
+
+def test_kinds_are_offered_where_they_have_what_they_read() -> None:
+    (image,) = (example(4)[:1],)
+    flat = ElasticSpace.from_model(
+        Perceptron(), (image,), techniques=make_techniques(["distillation"])
+    )
+    kinds = next(c.options for c in flat.choices if c.name == "recipe:distillation")
+    assert set(DISTILLATIONS) - set(kinds) == {"attention"}

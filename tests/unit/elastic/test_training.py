@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.compression.distillation import response_loss
+from autocompress.compression.distillation.terms import response_loss
 from autocompress.compression.registry import make_techniques
 from autocompress.core.candidate import Candidate
 from autocompress.elastic.layers import ElasticNorm

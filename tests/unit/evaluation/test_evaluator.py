@@ -10,11 +10,11 @@ from pathlib import Path
 import cloudpickle
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from autocompress.compression.registry import make_techniques
 from autocompress.core.budget import Fidelity
-from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
+from autocompress.core.candidate import DISTILLATIONS, Candidate, LayerPolicy, Recipe
 from autocompress.elastic.batch_norm import reestimate_batch_norm
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
@@ -268,3 +268,50 @@ def test_a_deadline_in_seconds_holds_for_the_final_fidelity_only() -> None:
     final = evaluator.evaluate(_small(), fidelity=Fidelity.FINAL, seed=0)
     short = evaluator.evaluate(_small(), fidelity=Fidelity.SHORT, seed=0)
     assert (final.train_steps, short.train_steps) == (0, 4)
+
+
+def _graph_teacher() -> fx.GraphModule:
+    return realise(ElasticModel(_space().graph, _space().techniques).eval(), Candidate())
+
+
+@pytest.mark.parametrize("kind", DISTILLATIONS)
+@pytest.mark.parametrize("captured", [True, False], ids=["realised teacher", "user's teacher"])
+def test_every_kind_trains_a_candidate_in_floats_and_in_integers(kind: str, captured: bool) -> None:
+    """Narrow, shorter, of low rank and quantised: both phases find their points."""
+    candidate = replace(_small(), recipe=Recipe(distillation=kind))
+    evaluator = _evaluator(teacher=_graph_teacher() if captured else _trained())
+    prepared = evaluator.prepare(candidate, steps=5, seed=0)
+    assert prepared.train_steps == 5
+    expected = _evaluator().prepare(_small(), steps=0, seed=0).model.state_dict()
+    assert set(prepared.model.state_dict()) == set(expected)
+
+
+def test_a_teacher_s_nodes_keep_their_names_in_another_process() -> None:
+    candidate = replace(_small(), recipe=Recipe(distillation="attention"))
+    evaluator = _evaluator(teacher=_graph_teacher())
+    copied = cloudpickle.loads(cloudpickle.dumps(evaluator))  # our own bytes
+    models = [e.prepare(candidate, steps=3, seed=0).model.state_dict() for e in (evaluator, copied)]
+    assert all(torch.equal(models[0][n], t) for n, t in models[1].items())
+
+
+def test_without_a_teacher_only_the_model_itself_can_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+
+    def note(*args: object, steps: int, recipe: Recipe, **more: object) -> FineTuned:
+        found.append(recipe.distillation)
+        return FineTuned(steps, 0.0)
+
+    monkeypatch.setattr(module, "fine_tune", note)
+    for kind in DISTILLATIONS:
+        candidate = Candidate(recipe=Recipe(distillation=kind))
+        _evaluator(teacher=None).prepare(candidate, steps=1, seed=0)
+    assert found == ["self" if kind == "self" else "none" for kind in DISTILLATIONS]
+
+
+def test_labels_are_left_out_only_where_the_original_teaches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    integers = uniform(list(_space().graph.layers), 8, 8)
+    for kind, weight in (("relation", 1.0), ("mutual", 0.7), ("self", 0.7), ("none", 0.7)):
+        candidate = replace(integers, recipe=Recipe(distillation=kind))
+        assert [w for _, _, w in _trainings(candidate, monkeypatch)] == [weight], kind

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import weakref
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from autocompress.core.candidate import Recipe
+from autocompress.compression.distillation.features import Adapter
+from autocompress.compression.distillation.lesson import Lesson
+from autocompress.compression.distillation.points import FeaturePoints, find_points, match_points
+from autocompress.compression.registry import make_techniques
+from autocompress.core.candidate import DISTILLATIONS, Candidate, LayerPolicy, Recipe
+from autocompress.elastic.batch_norm import reestimate_batch_norm
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.realise import realise
+from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import DataError, DivergedError
 from autocompress.evaluation.accuracy import evaluate_model
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.fine_tune import FineTuned, fine_tune, zero_masks
 from autocompress.evaluation.splits import wrap
 from autocompress.evaluation.task import Task
+from tests.unit.networks import EVERYTHING, ResNet
 
 ALONE = Recipe(distillation="none", learning_rate=3e-3)
 
@@ -186,3 +198,100 @@ def test_the_rate_falls_with_the_time_that_is_spent(
     shares = iter([i / 20 for i in range(40)])
     assert _tune(_model(), data, 1000, spent=lambda: next(shares)).steps == 20
     assert rates[-1] < 0.05 * max(rates)
+
+
+@cache
+def _trained_space() -> ElasticSpace:
+    torch.manual_seed(0)
+    model = ResNet(channels=1, widths=(8, 16))
+    digits = Data.load("digits")
+    fine_tune(model, digits.train, Task(), recipe=ALONE, steps=80, seed=0)
+    return ElasticSpace.from_model(
+        model.eval(), (digits.example()[0],), capabilities=EVERYTHING,
+        techniques=make_techniques(["pruning", "quantization"]),
+    )  # fmt: skip
+
+
+def _narrow() -> Candidate:
+    """Half the channels, one block less."""
+    found = _trained_space().graph
+    layers = {
+        name: LayerPolicy(width=group.channels // 2)
+        for group in found.groups.values()
+        if group.rigid is None
+        for name in group.producers
+    }
+    return Candidate(architecture={"depth:layer1": 2}, layers=layers)
+
+
+def _students() -> tuple[fx.GraphModule, fx.GraphModule, FeaturePoints]:
+    found = _trained_space()
+    elastic = ElasticModel(found.graph, found.techniques).eval()
+    student, teacher = realise(elastic, _narrow()), realise(elastic, Candidate())
+    reestimate_batch_norm(
+        student, (x for x, _ in Data.load("digits").train.batches(128, limit=512))
+    )
+    points = match_points(find_points(found.graph), found.graph, _narrow(), student)
+    return student, teacher, points
+
+
+@pytest.mark.parametrize("kind", DISTILLATIONS)
+def test_every_kind_trains_a_pruned_network(data: Data, kind: str) -> None:
+    student, teacher, points = _students()
+    before = evaluate_model(student, data.val, Task())
+    names = set(student.state_dict())
+    held = copy.deepcopy(teacher.state_dict())
+    recipe = Recipe(distillation=kind, learning_rate=3e-3, feature_weight=0.1)
+    done = _tune(student, data, 40, recipe=recipe, teacher=teacher, points=points)
+    assert done.steps == 40
+    assert evaluate_model(student, data.val, Task()) > max(0.5, before + 0.2)
+    assert set(student.state_dict()) == names
+    assert all(torch.equal(held[n], t) for n, t in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+    assert not teacher.training
+
+
+@pytest.mark.parametrize("kind", ["feature", "mutual", "self"])
+def test_what_is_trained_along_is_the_same_for_the_same_seed(data: Data, kind: str) -> None:
+    states = []
+    for seed in (3, 3, 4):
+        student, teacher, points = _students()
+        outside = torch.random.get_rng_state()
+        _tune(
+            student, data, 4, recipe=Recipe(distillation=kind), teacher=teacher, points=points,
+            seed=seed,
+        )  # fmt: skip
+        assert torch.equal(outside, torch.random.get_rng_state())
+        states.append(student.state_dict())
+    assert all(torch.equal(states[0][n], t) for n, t in states[1].items())
+    assert any(not torch.equal(states[0][n], t) for n, t in states[2].items())
+
+
+@pytest.mark.parametrize("kind", DISTILLATIONS)
+def test_every_kind_trains_in_bfloat16(data: Data, kind: str) -> None:
+    student, teacher, points = _students()
+    recipe = Recipe(distillation=kind)
+    done = _tune(student, data, 3, recipe=recipe, teacher=teacher, points=points, bfloat16=True)
+    assert math.isfinite(done.loss)
+    assert all(p.dtype == torch.float32 for p in student.parameters())
+
+
+def test_nothing_of_a_training_is_left_in_memory(data: Data) -> None:
+    """Neither the peer nor the adapters outlive it, nor does anything refer to the student."""
+    for kind in ("feature", "mutual", "self"):
+        student, teacher, points = _students()
+        recipe = Recipe(distillation=kind)
+        _tune(student, data, 2, recipe=recipe, teacher=teacher, points=points)
+        assert not any(m._forward_hooks for n in (student, teacher) for m in n.modules())
+        gone = weakref.ref(student)
+        del student
+        gc.collect()
+        assert gone() is None
+        assert not [o for o in gc.get_objects() if type(o) in (Adapter, Lesson)]
+
+
+def test_weights_that_diverge_while_features_are_compared(data: Data) -> None:
+    student, teacher, points = _students()
+    recipe = Recipe(distillation="attention", feature_weight=1e38)
+    with pytest.raises(DivergedError, match=r"became (inf|nan) at step"):
+        _tune(student, data, 20, recipe=recipe, teacher=teacher, points=points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from optuna.samplers import TPESampler
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Candidate
 from autocompress.core.pareto import hypervolume, non_dominated
-from autocompress.core.space import Genome
+from autocompress.core.space import Choice, Genome
 from autocompress.core.trial import Evaluation, TrialRecord
 from autocompress.errors import AutocompressError, InfeasibleError, RequestError
 from autocompress.search.executors.local import local_executor
@@ -241,6 +242,27 @@ def test_exhausted_within_the_constraints(tmp_path: Path) -> None:
         if row["latency_ms"] <= bound
     ]
     assert sorted(genomes(study.trials)) == sorted(good)
+
+
+class _WithRecipes(AdditiveProblem):
+    """Its last two genes say how a candidate is trained."""
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        *first, one, other = super().choices
+        return [*first, replace(one, kind="recipe"), replace(other, kind="recipe")]
+
+
+@pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe"])
+def test_where_nothing_is_trained_recipes_make_no_candidates(tmp_path: Path, strategy: str) -> None:
+    problem = _WithRecipes(4, 3)
+    study = make_study(tmp_path / "db", problem=problem, strategy=strategy)
+    assert study.run(Fidelity.INHERITED, max_trials=1000) == "exhausted"
+    expected = [(i, j, 0, 0) for i in range(3) for j in range(3)]
+    assert sorted(genomes(study.trials)) == expected
+    trained = make_study(tmp_path / "trained", problem=problem, strategy=strategy)
+    trained.run(Fidelity.SHORT, max_trials=20)
+    assert any(genome[2:] != (0, 0) for genome in genomes(trained.trials))
 
 
 # -- failures ----------------------------------------------------------------------------------

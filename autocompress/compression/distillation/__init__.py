@@ -1,0 +1,1 @@
+"""Distillation: a network that is trained back learns from more than the labels."""
