@@ -30,17 +30,23 @@ def available_techniques() -> dict[str, type[Technique]]:
 def make_techniques(names: Sequence[str] | None) -> list[Technique]:
     """The named techniques in order of application; all of them for None.
 
+    Args:
+        names: such as "pruning"; "low_rank:tucker" restricts a technique to variants of it.
+
     Raises:
-        RequestError: an unknown name.
+        RequestError: an unknown name or variant.
     """
     available = available_techniques()
-    for name in names or ():
-        if name not in available:
+    variants: dict[str, list[str]] = {}
+    for name in available if names is None else names:
+        technique, _, variant = name.partition(":")
+        if technique not in available:
             raise RequestError(
                 f"unknown technique {name!r}; use some of {', '.join(sorted(available))}"
             )
-    chosen = available.values() if names is None else [available[name] for name in names]
-    return sorted((technique() for technique in chosen), key=lambda t: t.order)
+        variants.setdefault(technique, []).extend([variant] if variant else [])
+    made = (available[name].of(chosen) for name, chosen in variants.items())
+    return sorted(made, key=lambda t: t.order)
 
 
 def default_techniques() -> list[Technique]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import torch
@@ -35,7 +36,12 @@ class InputMoments:
 
 
 def input_moments(
-    module: fx.GraphModule, layers: Collection[str], batches: Iterable[InputBatch]
+    module: fx.GraphModule,
+    layers: Collection[str],
+    batches: Iterable[InputBatch],
+    *,
+    patches_each: int = _PATCHES,
+    dtype: torch.dtype = torch.float64,
 ) -> dict[str, InputMoments]:
     """Moments of the named layers' inputs over the batches, by layer.
 
@@ -43,18 +49,20 @@ def input_moments(
         module: run as it is, without gradients, in evaluation mode.
         layers: targets of ``call_module`` nodes that are ``nn.Conv2d`` or ``nn.Linear``.
         batches: of inputs.
+        patches_each: patches looked at per layer and batch, at the most.
+        dtype: of the sums and of what is returned.
     """
-    watcher = _Watcher(module, layers)
+    watcher = _Watcher(module, layers, patches_each, dtype)
     run_over(watcher, module, batches)
     return watcher.found
 
 
-def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor, most: int = _PATCHES) -> torch.Tensor:
     """Patches of an input, shape ``(groups, n, k)``; evenly spread ones where there are many."""
     if isinstance(layer, nn.Linear):
         rows = x.reshape(1, -1, layer.in_features)
-        return rows[:, :: -(-rows.shape[1] // _PATCHES)]
-    images = max(1, _PATCHES // max(1, x.shape[-1] * x.shape[-2]) * 4)
+        return _spread(rows, most, x.shape[-2] if x.dim() > 2 else 1)
+    images = max(1, most // max(1, x.shape[-1] * x.shape[-2]) * 4)
     x = x[:: -(-x.shape[0] // images)]
     top, left, bottom, right = conv_pads(layer)
     x = functional.pad(x, (left, right, top, bottom))
@@ -62,19 +70,35 @@ def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
     batch, length, places = columns.shape
     columns = columns.reshape(batch, layer.groups, length // layer.groups, places)
     rows = columns.permute(1, 0, 3, 2).reshape(layer.groups, batch * places, -1)
-    return rows[:, :: -(-rows.shape[1] // _PATCHES)]
+    return _spread(rows, most, places)
+
+
+def _spread(rows: torch.Tensor, most: int, places: int) -> torch.Tensor:
+    """At most so many of the rows, of which each example has one a place, from all places alike.
+
+    A step that has a factor in common with the places would meet the same few in every example,
+    such as every image's left border.
+    """
+    step = -(-rows.shape[1] // most)
+    while step > 1 and gcd(step, places) > 1:
+        step += 1
+    return rows[:, ::step]
 
 
 class _Watcher(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, layers: Collection[str]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, layers: Collection[str], most: int, dtype: torch.dtype
+    ) -> None:
         super().__init__(module)
+        self.most = most
+        self.dtype = dtype
         self.layers = frozenset(layers)
         self.found: dict[str, InputMoments] = {}
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in self.layers:
             layer = self.fetch_attr(target)
-            self._add(target, patches(layer, args[0]).double())
+            self._add(target, patches(layer, args[0], self.most).to(self.dtype))
         return super().call_module(target, args, kwargs)
 
     def _add(self, target: str, rows: torch.Tensor) -> None:
