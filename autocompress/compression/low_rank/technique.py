@@ -24,8 +24,8 @@ from autocompress.graph.model_graph import Layer, ModelGraph
 
 RANK = "rank:"
 #: Forms that a space offers unless told otherwise: for layers with a kernel, and for those without.
-#: On a ResNet-20's 3x3 layers the others need more time for the same error. Every form can be asked
-#: for by name, and in a policy.
+#: On a ResNet-20's 3x3 layers the others mostly need more multiplications for the same error. Every
+#: form can be asked for by name, and in a policy.
 WITH_KERNEL, WITHOUT = ("spatial", "cp"), ("whitened",)
 
 
