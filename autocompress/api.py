@@ -72,7 +72,8 @@ def search(
             than ``"local"`` nothing depends on the machine's speed: equal seeds, equal trials.
         objectives: two to four of the metrics.
         constraints: bounds, such as ``{"latency_ms": 2.0, "accuracy_drop": 0.01}``.
-        techniques: names; None takes all that pay on the device.
+        techniques: names, such as "low_rank", or "low_rank:tucker" for one form of it; None takes
+            all that pay on the device.
         task: loss and metric; classification by default.
         strategy: "auto", a name, or an Optuna sampler.
         executor: "local".

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from autocompress.compression.low_rank import rank_options
+from autocompress.compression.low_rank import LowRank
 from autocompress.compression.pruning import width_options
 from autocompress.compression.registry import make_techniques
 from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.core.capabilities import Capabilities
 from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.observing import observe_inputs
 from autocompress.elastic.space import without_unusable_widths
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.evaluator import CandidateEvaluator, Effort, PreparedModel
@@ -51,13 +53,13 @@ class Setting:
         fields: policy fields of every layer.
         ends: those of the first and the last layer instead.
         width: share of each free group's channels that stays.
-        rank: whether layers take their middle rank.
+        rank: form of low rank, of which layers take the middle one of the ranks on offer.
     """
 
     fields: Mapping[str, Any]
     ends: Mapping[str, Any] | None = None
     width: float = 1.0
-    rank: bool = False
+    rank: str | None = None
 
 
 _INT8 = {"weight_bits": 8, "activation_bits": 8}
@@ -69,11 +71,14 @@ SINGLE = {
     "int2": Setting(_INT4 | {"weight_bits": 2}, _INT8),
     "binary": Setting(_INT4 | {"weight_bits": 1}, _INT8),
     "pruning": Setting({}, width=0.75),
-    "low_rank": Setting({}, rank=True),
+    "whitened": Setting({}, rank="whitened"),
+    "spatial": Setting({}, rank="spatial"),
+    "cp": Setting({}, rank="cp"),
+    "tucker": Setting({}, rank="tucker"),
     "sparsity": Setting({"sparsity": 0.8}, {}),
     "clustering": Setting({"codebook": 16}),
 }
-PAIRED = ("int8", "int4", "pruning", "low_rank", "sparsity", "clustering")
+PAIRED = ("int8", "int4", "pruning", "spatial", "sparsity", "clustering")
 
 
 def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
@@ -95,9 +100,11 @@ class _Run:
         self.example = data.example()[0]
         graph = without_unusable_widths(inspect_model(model, (self.example,)))
         self.graph: ModelGraph = graph
-        names = ["pruning", "low_rank", "sparsity", "quantization", "clustering"]
+        names = ["pruning", "low_rank:whitened", "sparsity", "quantization", "clustering"]
+        elastic = ElasticModel(graph, make_techniques(names))
+        observe_inputs(elastic, Candidate(), (x for x, _ in data.calibration.batches(64)))
         self.evaluator = CandidateEvaluator(
-            ElasticModel(graph, make_techniques(names)), data, Task(),
+            elastic, data, Task(),
             effort=Effort(learning_rate=2e-3, batch_size=128), teacher=model.eval(),
         )  # fmt: skip
         self.files: dict[str, Path] = {}
@@ -142,10 +149,11 @@ class _Run:
                 for name in group.producers:
                     if name in policies:
                         policies[name]["width"] = width
-        for name, layer in self.graph.layers.items():
-            ranks = rank_options(layer, _STEP) if setting.rank else ()
-            if ranks:
-                policies[name]["rank"] = ranks[len(ranks) // 2]
+        if setting.rank is not None:
+            technique = LowRank([setting.rank])
+            for choice in technique.choices(self.graph, Capabilities(rank_step=_STEP)):
+                middle = choice.options[(len(choice.options) + 1) // 2]
+                policies[choice.name.partition(":")[2]] |= technique.settings(choice, middle)
         return Candidate(layers={n: LayerPolicy(**fields) for n, fields in policies.items()})
 
     def _add(self, name: str, candidate: Candidate, *, trains: bool = True) -> None:

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from autocompress.compression.precisions import precision_name
 from autocompress.core.candidate import Candidate, Recipe
 from autocompress.elastic.space import ElasticSpace
+from autocompress.graph.operations import whole_layer
 
 
 def changes_of(space: ElasticSpace, candidate: Candidate) -> str:
     """Such as "w8a8 in 18 layers, w4a8 in 4; widths 72 %; 2 blocks skipped; rank in 1 layer"."""
     known = space.graph.layers
     named = [op.layer for op in space.graph.operations(candidate) if op.layer is not None]
-    # the halves of a low-rank layer are named "<layer>.0" and "<layer>.1"
-    layers = list(dict.fromkeys(name if name in known else name[:-2] for name in named))
+    layers = list(dict.fromkeys(whole_layer(name, known) for name in named))
     said = [
         _precisions(candidate, layers),
         _widths(space, candidate, layers),
         _architecture(space, candidate),
-        _count("low rank", sum(candidate.policy(n).rank is not None for n in layers)),
+        _count("low rank", len({whole_layer(name, known) for name in named if name not in known})),
         _count("sparse", sum(candidate.policy(n).sparsity > 0 for n in layers)),
         _count("shared values", sum(candidate.policy(n).codebook is not None for n in layers)),
         _recipe(candidate.recipe),

@@ -11,6 +11,7 @@ from autocompress.agent.context import Context
 from autocompress.core.candidate import Candidate
 from autocompress.export.packing.container import pack
 from autocompress.export.verification import Verification
+from autocompress.graph.operations import whole_layer
 from autocompress.graph.ops import Op
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.memory_model import USUAL, MemoryModel
@@ -72,9 +73,10 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
     for op in ops:
         if op.layer is None:
             continue
-        name = op.layer if op.layer in context.space.graph.layers else op.layer[:-2]
+        name = whole_layer(op.layer, context.space.graph.layers)
         known = context.space.graph.layers[name]
         policy = candidate.policy(name)
+        split = op.layer != name  # otherwise the rank saved nothing in what is left of the layer
         row = rows.setdefault(
             name,
             {
@@ -85,7 +87,9 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
                 "width": op.weight_shape[0],
                 "original_width": known.out_channels,
                 "sparsity": policy.sparsity,
-                "rank": policy.rank,
+                "rank": policy.rank if split else None,
+                "input_rank": policy.input_rank if split else None,
+                "factorization": policy.factorization if split else None,
                 "codebook": policy.codebook,
                 "macs": 0,
                 "parameters": 0,

@@ -10,6 +10,7 @@ from autocompress.compression.parts import Part, Transform
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
+from autocompress.errors import RequestError
 from autocompress.graph.model_graph import Layer, ModelGraph
 
 
@@ -25,7 +26,8 @@ class Technique(ABC):
     - :meth:`realise` gives physically small parts that compute the same function (to 1e-4) as
       the simulated ones;
     - a policy that does not ask for the technique gives None, and costs nothing;
-    - no state is kept between layers or candidates.
+    - no answer depends on the layers or candidates that came before; what is remembered is
+      remembered by the part's :attr:`~autocompress.compression.parts.Part.state`.
 
     Attributes:
         name: what users write in ``techniques=[...]``.
@@ -39,6 +41,23 @@ class Technique(ABC):
     reference: ClassVar[str]
     on_request: ClassVar[bool] = False
 
+    @classmethod
+    def of(cls, variants: Sequence[str]) -> Technique:
+        """The technique restricted to variants, asked for as ``"<name>:<variant>"``.
+
+        Args:
+            variants: none of them means the technique as it usually is.
+
+        Raises:
+            RequestError: an unknown variant, or a technique without any.
+        """
+        if variants:
+            raise RequestError(
+                f"technique {cls.name!r} has no variants such as {variants[0]!r}; ask for "
+                f"{cls.name!r}"
+            )
+        return cls()
+
     @abstractmethod
     def choices(self, graph: ModelGraph, capabilities: Capabilities) -> Sequence[Choice]:
         """The genes it adds; empty when it cannot pay.
@@ -49,6 +68,10 @@ class Technique(ABC):
     @abstractmethod
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """The fields that ``value`` of ``choice`` stands for: the policy's, or the recipe's."""
+
+    def looks_at_inputs(self, layer: Layer) -> bool:
+        """Whether second moments of the layer's inputs help it (``Part.inputs``)."""
+        return False
 
     @abstractmethod
     def simulate(

@@ -1,14 +1,14 @@
 """The pieces a layer is made of while it is being compressed.
 
-A layer starts as one part. Techniques transform the list of parts: low rank turns one into two,
-sparsity and quantisation change weights. The same parts are run by the elastic model (where they
-are differentiable functions of the shared weights) and written into the realised model, which is
-why the two agree.
+A layer starts as one part. Techniques transform the list of parts: low rank turns one into
+several, sparsity and quantisation change weights. The same parts are run by the elastic model
+(where they are differentiable functions of the shared weights) and written into the realised model,
+which is why the two agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -28,6 +28,10 @@ class Part:
         padding: spatial padding (conv only).
         dilation: spatial dilation (conv only).
         groups: convolution groups (conv only).
+        inputs: gives the second moments of what the weight multiplies, shape ``(k, k)`` with
+            ``k = weight[0].numel()`` in the weight's order; None where nothing is known of them.
+        state: parts with equal ones, not None, have equal weights and inputs; for whoever wants
+            to remember what was found for them.
     """
 
     kind: Literal["conv", "linear"]
@@ -37,6 +41,8 @@ class Part:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    inputs: Callable[[], torch.Tensor] | None = None
+    state: Hashable | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Run the part on ``x``."""
@@ -48,7 +54,7 @@ class Part:
 
     def with_weight(self, weight: torch.Tensor) -> Part:
         """The same part with another weight of the same shape."""
-        return replace(self, weight=weight)
+        return replace(self, weight=weight, state=None)
 
     def as_module(self) -> nn.Conv2d | nn.Linear:
         """A plain module with its own copy of the weights."""

@@ -34,18 +34,24 @@ def make_techniques(names: Sequence[str] | None) -> list[Technique]:
 
     None stands for all of them but those that are used only on request.
 
+    Args:
+        names: such as "pruning"; "low_rank:tucker" restricts a technique to variants of it.
+
     Raises:
-        RequestError: an unknown name.
+        RequestError: an unknown name or variant.
     """
     available = available_techniques()
-    for name in names or ():
-        if name not in available:
+    variants: dict[str, list[str]] = {}
+    usual = [name for name, technique in available.items() if not technique.on_request]
+    for name in usual if names is None else names:
+        technique, _, variant = name.partition(":")
+        if technique not in available:
             raise RequestError(
                 f"unknown technique {name!r}; use some of {', '.join(sorted(available))}"
             )
-    usual = [name for name, technique in available.items() if not technique.on_request]
-    chosen = (available[name] for name in (usual if names is None else names))
-    return sorted((technique() for technique in chosen), key=lambda t: t.order)
+        variants.setdefault(technique, []).extend([variant] if variant else [])
+    made = (available[name].of(chosen) for name, chosen in variants.items())
+    return sorted(made, key=lambda t: t.order)
 
 
 def default_techniques() -> list[Technique]:

@@ -27,6 +27,8 @@ DISTILLATIONS = (
 )  # fmt: skip
 #: Where other packages register kinds.
 DISTILLATION_ENTRY_POINTS = "autocompress.distillations"
+#: Ways to write a layer's weight as a product of smaller ones; see docs/techniques.md.
+FACTORIZATIONS = ("svd", "whitened", "tucker", "cp", "spatial")
 #: Fewest and most values of a codebook.
 CODEBOOK = (3, 256)
 _PATTERN = re.compile(r"unstructured|[1-9]\d*:[1-9]\d*")
@@ -52,6 +54,9 @@ class LayerPolicy:
         sparsity: share of weights set to zero, in [0, 1).
         pattern: how zeros are laid out: "unstructured" or "N:M" such as "2:4".
         rank: rank of the factorised weight, or None for the full weight.
+        factorization: how the weight is factorised, of :data:`FACTORIZATIONS`; only with a
+            rank.
+        input_rank: for "tucker", channels that enter the core; None takes ``rank`` of them, too.
         codebook: number of shared weight values, 3 to 256, or None for no weight sharing. Weights
             then share values whatever ``weight_bits`` is; see docs/techniques.md.
     """
@@ -63,6 +68,8 @@ class LayerPolicy:
     pattern: str = "unstructured"
     rank: int | None = None
     codebook: int | None = None
+    factorization: str = "svd"
+    input_rank: int | None = None
 
     def __post_init__(self) -> None:
         if not _whole(self.weight_bits) or self.weight_bits not in WEIGHT_BITS:
@@ -77,17 +84,36 @@ class LayerPolicy:
             raise RequestError(
                 f"pattern is {self.pattern!r}; use 'unstructured' or 'N:M' such as '2:4'"
             )
-        for name in ("width", "rank", "codebook"):
+        for name in ("width", "rank", "codebook", "input_rank"):
             value = getattr(self, name)
             if value is not None and (not _whole(value) or value < 1):
                 raise RequestError(
                     f"{name} is {value!r}; it must be a whole number of at least 1, or None"
                 )
-
+        self._check_factorization()
         if self.codebook is not None and not CODEBOOK[0] <= self.codebook <= CODEBOOK[1]:
             raise RequestError(
                 f"codebook is {self.codebook!r}; use {CODEBOOK[0]} to {CODEBOOK[1]} values, or None"
             )
+
+    def _check_factorization(self) -> None:
+        """One meaning has one policy: what would say nothing is refused."""
+        if self.factorization not in FACTORIZATIONS:
+            raise RequestError(
+                f"factorization is {self.factorization!r}; use one of {', '.join(FACTORIZATIONS)}"
+            )
+        if self.rank is None and (self.factorization != "svd" or self.input_rank is not None):
+            raise RequestError(
+                f"factorization {self.factorization!r} with input_rank {self.input_rank!r} needs a "
+                "rank; give one, or leave both out to keep the full weight"
+            )
+        if self.input_rank is not None and self.factorization != "tucker":
+            raise RequestError(
+                f"input_rank is {self.input_rank!r}, but factorization {self.factorization!r} has "
+                "one rank; use factorization='tucker', or leave input_rank out"
+            )
+        if self.input_rank is not None and self.input_rank == self.rank:
+            object.__setattr__(self, "input_rank", None)
 
     @property
     def is_quantized(self) -> bool:

@@ -6,12 +6,13 @@ forward pass reads views or gathers of the shared weights, so gradients reach th
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import nn
 
 from autocompress.compression.parts import Part, Transform
-from autocompress.graph.layers import pair
-from autocompress.graph.operations import kernel_padding
+from autocompress.graph.layers import kernel_padding, pair
 
 
 class Slice:
@@ -19,6 +20,7 @@ class Slice:
 
     def __init__(self, indices: torch.Tensor | None) -> None:
         self.indices = indices
+        self.key = None if indices is None else indices.numpy().tobytes()
         self.prefix: int | None = None
         if indices is not None and torch.equal(indices, torch.arange(len(indices))):
             self.prefix = len(indices)
@@ -43,10 +45,16 @@ class ElasticLayer(nn.Module):
 
     Args:
         module: the full layer; its parameters become this layer's.
+
+    Attributes:
+        moments: second moments of what the full weight multiplies, shape ``(k, k)`` with
+            ``k = weight[0].numel()``; None where the inputs were not observed.
     """
 
     def __init__(self, module: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
+        self.moments: torch.Tensor | None = None
+        self._self = object()  # unlike the address, never another layer's later on
         self.weight = module.weight
         self.bias = module.bias
         self.full = [module]  # in a list: settings only, not a submodule
@@ -66,8 +74,11 @@ class ElasticLayer(nn.Module):
         module = self.full[0]
         weight = self.out(self.weight, 0)
         bias = None if self.bias is None else self.out(self.bias, 0)
+        inputs = None if self.moments is None else self.input_moments
         if isinstance(module, nn.Linear):
-            return Part("linear", self.into(weight, 1), bias)
+            return Part(
+                "linear", self.into(weight, 1), bias, inputs=inputs, state=self._state()
+            )  # fmt: skip
         depthwise = module.groups > 1
         if not depthwise:
             weight = self.into(weight, 1)
@@ -77,7 +88,26 @@ class ElasticLayer(nn.Module):
             "conv", weight, bias, pair(module.stride), kernel_padding(module, self.kernel),
             pair(module.dilation),
             weight.shape[0] if module.groups == module.out_channels > 1 else module.groups,
+            inputs, self._state(),
         )  # fmt: skip
+
+    def input_moments(self) -> torch.Tensor:
+        """:attr:`moments`, of what the sliced weight multiplies."""
+        if self.moments is None:
+            raise RuntimeError("the layer's inputs were not observed")
+        places = torch.arange(len(self.moments)).reshape(1, *self.weight.shape[1:])
+        kept = self.into(places, 1)
+        if self.kernel is not None:
+            kept = crop(kept, self.kernel)
+        if kept.numel() == places.numel():
+            return self.moments
+        return self.moments[kept.flatten()][:, kept.flatten()]
+
+    def _state(self) -> Hashable:
+        """What decides the values of the sliced weight and of its inputs' moments."""
+        held = [self.weight] if self.moments is None else [self.weight, self.moments]
+        tensors = tuple((tensor.data_ptr(), tensor._version) for tensor in held)
+        return (self._self, tensors, self.out.key, self.into.key, self.kernel)
 
     def parts(self) -> list[Part]:
         """What the layer computes now, differentiable in the shared weights."""

@@ -32,6 +32,9 @@ class ElasticModel(nn.Module):
         graph: the captured model, with only groups that can be narrowed left free (see
             :func:`autocompress.elastic.space.without_unusable_widths`).
         techniques: applied to each layer in ascending ``order``.
+
+    Attributes:
+        layers: its convolutions and linear layers, by name.
     """
 
     def __init__(self, graph: ModelGraph, techniques: Sequence[Technique] = ()) -> None:
@@ -44,7 +47,7 @@ class ElasticModel(nn.Module):
                 put_module(self.weights, name, ElasticLayer(module))
             elif isinstance(module, _NORMS):
                 put_module(self.weights, name, ElasticNorm(module))
-        self._layers = {
+        self.layers = {
             name: module
             for name, module in self.weights.named_modules()
             if isinstance(module, ElasticLayer)
@@ -68,7 +71,7 @@ class ElasticModel(nn.Module):
         kept_in = {n: torch.from_numpy(i) for n, i in selection.in_indices.items()}
         for name, norm in self._norms.items():
             norm.kept = Slice(kept_out.get(name))
-        for name, layer in self._layers.items():
+        for name, layer in self.layers.items():
             layer.reset()
             layer.out = Slice(kept_out.get(name))
             layer.into = Slice(kept_in.get(name))

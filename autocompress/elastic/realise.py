@@ -12,15 +12,15 @@ from autocompress.core.candidate import Candidate
 from autocompress.elastic.layers import ElasticLayer, ElasticNorm
 from autocompress.elastic.model import ElasticModel
 from autocompress.graph.modules import put_module
-from autocompress.graph.operations import reduce_name
+from autocompress.graph.operations import part_layers, part_names
 
 
 def realise(elastic: ElasticModel, candidate: Candidate) -> fx.GraphModule:
     """``candidate`` as a plain model in evaluation mode, with its own copy of the weights.
 
-    Pruned channels, skipped blocks and other branches are gone; a low-rank layer is two layers
-    ("<layer>.0" and "<layer>.1"). Nodes keep the names they have in the captured graph, which are
-    also the names of the candidate's operations.
+    Pruned channels, skipped blocks and other branches are gone; a low-rank layer is several layers
+    ("<layer>.0", "<layer>.1" and so on). Nodes keep the names they have in the captured graph,
+    which are also the names of the candidate's operations.
 
     Raises:
         RequestError: the candidate does not fit the model.
@@ -83,11 +83,10 @@ class _Writer:
             policy = self.elastic.candidate.policy(target)
             for technique in self.elastic.techniques:
                 parts = technique.realise(layer, policy, parts)
-        if len(parts) == 1:
-            return self._call(target, parts[0].as_module(), source, node.name)
-        first, second = parts
-        middle = self._call(f"{target}.0", first.as_module(), source, reduce_name(node.name))
-        return self._call(f"{target}.1", second.as_module(), middle, node.name)
+        names, layers = part_names(node.name, len(parts)), part_layers(target, len(parts))
+        for part, name, place in zip(parts, names, layers, strict=True):
+            source = self._call(place, part.as_module(), source, name)
+        return source
 
     def _tensor(self, node: fx.Node) -> fx.Node:
         target = str(node.target)

@@ -268,8 +268,8 @@ class CandidateEvaluator:
             return 0
         ready = self._at_optimum(candidate)
         rate = UNCHANGED_RATE if ready else QUANTIZED_RATE if quantized else 1.0
-        sparse = [name for name, policy in candidate.layers.items() if policy.sparsity > 0]
-        sparse += [f"{name}.{half}" for name in sparse for half in (0, 1)]
+        ops = self.elastic.graph.operations(candidate)
+        sparse = [op.layer for op in ops if op.layer is not None and op.sparsity > 0]
         recipe = candidate.recipe
         kind = find_distillation(recipe.distillation)
         taught = kind is not None and (self.teacher is not None or kind.guide == "itself")

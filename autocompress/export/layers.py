@@ -24,7 +24,7 @@ class ExportedLayer:
     """A layer as it is in the file.
 
     Attributes:
-        name: the layer's name ("<layer>.0", "<layer>.1" for the halves of a low-rank layer).
+        name: the layer's name ("<layer>.0", "<layer>.1" … for a low-rank layer's parts).
         kind: "conv" or "linear".
         weight_bits: bits of a weight in the file.
         activation_bits: 8 when it computes in integers, else 32.

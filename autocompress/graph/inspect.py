@@ -84,7 +84,8 @@ def _layers(
         name = str(node.target)
         layer = _layer(name, module.get_submodule(name), shapes[node.name], calls[name])
         if layer is not None and name not in layers:
-            layers[name] = replace(layer, normed=normed)
+            entering = (1, *shapes[node.all_input_nodes[0].name][1:])
+            layers[name] = replace(layer, normed=normed, input_shape=entering)
             if layer.calls > 1:
                 skipped.append(
                     Skipped(name, f"called {layer.calls} times with shared weights: kept in float")

@@ -71,6 +71,23 @@ def conv_pads(module: nn.Conv2d) -> list[int]:
     return [height, width, height, width]
 
 
+def kernel_padding(module: nn.Conv2d, kernel: int | None) -> tuple[int, int]:
+    """Padding (height, width) that keeps the output size under a cropped kernel."""
+    if isinstance(module.padding, str):
+        if module.padding == "valid":
+            return (0, 0)
+        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        full = (spans[0] // 2, spans[1] // 2)
+    else:
+        full = pair(module.padding)
+    if kernel is None:
+        return full
+    return (
+        full[0] - module.dilation[0] * (module.kernel_size[0] - kernel) // 2,
+        full[1] - module.dilation[1] * (module.kernel_size[1] - kernel) // 2,
+    )
+
+
 def pair(value: Any) -> tuple[int, int]:
     """``k``, ``(k,)`` or ``(k, l)`` as the height and width it stands for."""
     items = list(value) if isinstance(value, list | tuple) else [value]

@@ -37,6 +37,7 @@ class Layer:
         output_shape: with batch 1.
         calls: how often the layer is called in one forward pass.
         normed: whether the model has batch norms, one of which may be folded into it.
+        input_shape: with batch 1; of the first call.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Layer:
     output_shape: tuple[int, ...]
     calls: int = 1
     normed: bool = False
+    input_shape: tuple[int, ...] = ()
 
     @property
     def is_depthwise(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from torch import fx, nn
 
 from autocompress.core.candidate import Candidate, LayerPolicy
-from autocompress.graph.layers import pair
+from autocompress.graph.factors import LayerShape, factors
+from autocompress.graph.layers import kernel_padding, pair
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.ops import Attribute, Op
 from autocompress.graph.selection import Selection, select
@@ -110,11 +111,13 @@ class _Walk:
             return names * len(tensors)
         return names
 
-    def _emit(self, node: fx.Node, kind: str, inputs: tuple[str, ...], **more: Any) -> None:
+    def _emit(
+        self, node: fx.Node, kind: str, inputs: tuple[str, ...], name: str = "", **more: Any
+    ) -> None:
         value = self.values[node.name]
         shape = tuple(int(n) for n in value.shape) if isinstance(value, torch.Tensor) else ()
         self.producer[node.name] = node.name
-        self.ops.append(Op(node.name, kind, inputs, shape, **more))
+        self.ops.append(Op(name or node.name, kind, inputs, shape, **more))
 
     def _forward(self, node: fx.Node, source: str) -> None:
         """``node`` leaves nothing behind: its value is its input's."""
@@ -164,7 +167,30 @@ class _Walk:
     def _layer(
         self, node: fx.Node, name: str, module: nn.Conv2d | nn.Linear, value: torch.Tensor
     ) -> None:
-        policy = self.candidate.policy(name)
+        policy, layer = self.candidate.policy(name), self.graph.layers[name]
+        whole = self._kept(name, module)
+        more: dict[str, Attribute] = {}
+        if name in self.stored:
+            more["again"] = 1
+        if policy.codebook is not None and layer.normed:
+            more["scaled"] = 1
+        self.stored.add(name)
+        shapes = factors(layer, whole, policy) or (whole,)
+        inputs = self._inputs(node)
+        names, labels = part_names(node.name, len(shapes)), part_layers(name, len(shapes))
+        for part, label, shape in zip(names, labels, shapes, strict=True):
+            bias = int(module.bias is not None and part == node.name)
+            attributes = {**more, "bias": bias, **_conv_attributes(shape)}
+            value = self.graph.shapes.layer(value, shape.weight, attributes)
+            self.values[node.name] = value
+            self._emit(
+                node, layer.kind, inputs, name=part, layer=label,
+                **_coded(policy, shape.weight, attributes),
+            )  # fmt: skip
+            inputs = (part,)
+
+    def _kept(self, name: str, module: nn.Conv2d | nn.Linear) -> LayerShape:
+        """What the candidate keeps of a layer, before its weight is factorised."""
         out = self.selection.out_indices.get(name)
         kept_in = self.selection.in_indices.get(name)
         weight = list(module.weight.shape)
@@ -172,62 +198,16 @@ class _Walk:
             weight[0] = len(out)
         if kept_in is not None and weight[1] > 1:
             weight[1] = len(kept_in)
-        attributes: dict[str, Attribute] = {"bias": int(module.bias is not None)}
-        if name in self.stored:
-            attributes["again"] = 1
-        if policy.codebook is not None and self.graph.layers[name].normed:
-            attributes["scaled"] = 1
-        self.stored.add(name)
-        depthwise = False
-        if isinstance(module, nn.Conv2d):
-            depthwise = module.groups > 1
-            kernel = self.selection.kernels.get(name)
-            if kernel is not None:
-                weight[2:] = [kernel, kernel]
-            groups = weight[0] if module.groups == module.out_channels > 1 else module.groups
-            attributes |= {
-                "kernel": (weight[2], weight[3]),
-                "stride": _ints(module.stride),
-                "padding": kernel_padding(module, kernel),
-                "dilation": _ints(module.dilation),
-                "groups": groups,
-            }
-        rank = policy.rank
-        if rank is not None and not depthwise and rank < min(weight[0], _prod(weight[1:])):
-            self._low_rank(node, name, policy, value, weight, attributes, rank)
-            return
-        self.values[node.name] = self.graph.shapes.layer(value, tuple(weight), attributes)
-        self._emit(
-            node, "conv" if len(weight) == 4 else "linear", self._inputs(node),
-            layer=name, **_coded(policy, weight, attributes),
+        if isinstance(module, nn.Linear):
+            return LayerShape(tuple(weight))
+        kernel = self.selection.kernels.get(name)
+        if kernel is not None:
+            weight[2:] = [kernel, kernel]
+        return LayerShape(
+            tuple(weight), pair(module.stride), kernel_padding(module, kernel),
+            pair(module.dilation),
+            weight[0] if module.groups == module.out_channels > 1 else module.groups,
         )  # fmt: skip
-
-    def _low_rank(
-        self, node: fx.Node, name: str, policy: LayerPolicy, value: torch.Tensor,
-        weight: list[int], attributes: dict[str, Attribute], rank: int,
-    ) -> None:  # fmt: skip
-        kind = "conv" if len(weight) == 4 else "linear"
-        first = [rank, *weight[1:]]
-        second = [weight[0], rank, *([1, 1] if kind == "conv" else [])]
-        inner = {**attributes, "bias": 0}
-        outer: dict[str, Attribute] = {"bias": attributes["bias"]}
-        if "scaled" in attributes:
-            outer["scaled"] = attributes["scaled"]
-        if kind == "conv":
-            outer |= {
-                "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0),
-                "dilation": (1, 1), "groups": 1,
-            }  # fmt: skip
-        middle = self.graph.shapes.layer(value, tuple(first), inner)
-        reduced = reduce_name(node.name)
-        self.ops.append(
-            Op(
-                reduced, kind, self._inputs(node), tuple(middle.shape), layer=f"{name}.0",
-                **_coded(policy, first, inner),
-            )
-        )  # fmt: skip
-        self.values[node.name] = self.graph.shapes.layer(middle, tuple(second), outer)
-        self._emit(node, kind, (reduced,), layer=f"{name}.1", **_coded(policy, second, outer))
 
     # -- everything else ------------------------------------------------------------------------
 
@@ -275,43 +255,41 @@ def _base(node: fx.Node) -> str:
     return str(node.target).removeprefix("aten.").partition(".")[0]
 
 
-def reduce_name(node: str) -> str:
-    """The name of a low-rank layer's first half, given its second half's."""
-    return f"{node}_reduce"
+def part_names(node: str, count: int) -> tuple[str, ...]:
+    """Names of the operations that a layer's node becomes, the last of which has the node's own."""
+    return (*(f"{node}_part{i}" for i in range(count - 1)), node)
 
 
-def kernel_padding(module: nn.Conv2d, kernel: int | None) -> tuple[int, int]:
-    """Padding (height, width) that keeps the output size under a cropped kernel."""
-    if isinstance(module.padding, str):
-        if module.padding == "valid":
-            return (0, 0)
-        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        full = (spans[0] // 2, spans[1] // 2)
-    else:
-        full = pair(_ints(module.padding))
-    if kernel is None:
-        return full
-    return (
-        full[0] - module.dilation[0] * (module.kernel_size[0] - kernel) // 2,
-        full[1] - module.dilation[1] * (module.kernel_size[1] - kernel) // 2,
-    )
+def part_layers(layer: str, count: int) -> tuple[str, ...]:
+    """Names of a layer's parts: "<layer>.0", "<layer>.1" and so on; one part has the layer's."""
+    return tuple(f"{layer}.{i}" for i in range(count)) if count > 1 else (layer,)
 
 
 def _ints(values: Any) -> tuple[int, ...]:
     return tuple(int(v) for v in (values if isinstance(values, list | tuple) else (values,)))
 
 
-def _prod(values: list[int]) -> int:
-    total = 1
-    for value in values:
-        total *= value
-    return total
+def whole_layer(part: str, layers: Container[str]) -> str:
+    """The layer that a name of :func:`part_layers` belongs to, among the names of all layers."""
+    return part if part in layers else part.rpartition(".")[0]
 
 
-def _coded(policy: LayerPolicy, weight: list[int], attributes: dict[str, Attribute]) -> Any:
+def _conv_attributes(shape: LayerShape) -> dict[str, Attribute]:
+    if len(shape.weight) != 4:
+        return {}
+    return {
+        "kernel": shape.kernel,
+        "stride": shape.stride,
+        "padding": shape.padding,
+        "dilation": shape.dilation,
+        "groups": shape.groups,
+    }
+
+
+def _coded(policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, Attribute]) -> Any:
     return {
         "attributes": tuple(sorted(attributes.items())),
-        "weight_shape": tuple(weight),
+        "weight_shape": weight,
         "weight_bits": policy.weight_bits,
         "activation_bits": policy.activation_bits,
         "sparsity": policy.sparsity,

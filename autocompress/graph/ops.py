@@ -30,8 +30,8 @@ class Op:
         kind: "conv", "linear", "relu", "add", … or "aten.<op>" for what has no name here.
         inputs: names of the operations that produce its activations.
         shape: output shape with batch 1, such as ``(1, 64, 8, 8)``.
-        layer: the user's layer name for conv and linear ("<layer>.0", "<layer>.1" for the two
-            halves of a low-rank layer).
+        layer: the user's layer name for conv and linear ("<layer>.0", "<layer>.1" and so on for
+            the parts of a low-rank layer).
         attributes: sorted pairs: kernel, stride, padding, dilation, groups, bias, axis …
         weight_shape: shape of the weight, or empty.
         weight_bits: bits per stored weight.

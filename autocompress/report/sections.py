@@ -197,6 +197,13 @@ def _figure(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
+def _rank(layer: Row) -> str:
+    """Such as "cp 16" or "tucker 16x8"; runs of earlier versions have no factorisation."""
+    rank, inner = _figure(layer.get("rank")), layer.get("input_rank")
+    form = layer.get("factorization")
+    return f"{form or ''} {rank}{f'x{inner}' if inner else ''}".strip()
+
+
 def _layers_table(name: str, layers: Sequence[Row]) -> Html:
     rows = [
         [
@@ -204,7 +211,7 @@ def _layers_table(name: str, layers: Sequence[Row]) -> Html:
             layer.get("kind", ""),
             f"{layer.get('weight_bits', units.MISSING)}/{layer.get('activation_bits', '–')}",
             _of(layer.get("width"), layer.get("original_width")),
-            _figure(layer.get("rank")),
+            _rank(layer),
             units.percent(_float(layer.get("sparsity"))),
             _figure(layer.get("codebook")),
             units.count(_float(layer.get("macs"))),

@@ -10,6 +10,7 @@ from autocompress.compression.base import Technique
 from autocompress.compression.clustering import Clustering
 from autocompress.compression.distillation.technique import RecipeDistillation
 from autocompress.compression.low_rank import LowRank
+from autocompress.compression.low_rank.registry import FORMS
 from autocompress.compression.parts import Part
 from autocompress.compression.pruning import Pruning
 from autocompress.compression.quantization import Quantization
@@ -30,6 +31,12 @@ class TestLowRank(TechniqueContract):
     @pytest.fixture
     def technique(self) -> Technique:
         return LowRank()
+
+
+class TestEveryFormOfLowRank(TechniqueContract):
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return LowRank(tuple(FORMS))
 
 
 class TestSparsity(TechniqueContract):

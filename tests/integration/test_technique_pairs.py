@@ -15,12 +15,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from autocompress.compression.registry import default_techniques
+from autocompress.compression.low_rank import LowRank
+from autocompress.compression.low_rank.registry import FORMS
+from autocompress.compression.registry import default_techniques, make_techniques
 from autocompress.compression.simulation import simulate_quantization, simulate_weights
 from autocompress.core.candidate import Candidate
 from autocompress.core.capabilities import FP32, Capabilities, Precision
 from autocompress.core.space import Genome
 from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.observing import observe_inputs
 from autocompress.elastic.realise import realise
 from autocompress.elastic.space import ElasticSpace
 from autocompress.export.onnx_export import export_onnx
@@ -43,16 +46,26 @@ CAPABILITIES = Capabilities(
 #: Gene of a technique and the option that is asked of every layer that has it.
 SETTINGS: dict[str, tuple[str, object]] = {
     "pruning": ("width", -1),
-    "low_rank": ("rank", -1),
+    **{form: ("rank", form) for form in FORMS},
     "sparsity": ("sparsity", 0.7),
     "clustering": ("codebook", 16),
     **{p.name: ("precision", p.name) for p in PRECISIONS},
     "w16a32": ("precision", "w16a32"),
 }
+OTHERS = ("pruning", "sparsity", "clustering", "quantization")
 ALONE = [(name,) for name in SETTINGS]
 #: Precisions in pairs: one that computes in integers, one of few bits, one that only stores.
-IN_PAIRS = ("pruning", "low_rank", "sparsity", "clustering", "w8a8", "w3a8", "w1a8", "w4a32")
-PAIRS = [pair for pair in combinations(IN_PAIRS, 2) if SETTINGS[pair[0]][0] != SETTINGS[pair[1]][0]]
+IN_PAIRS = ("pruning", "svd", "sparsity", "clustering", "w8a8", "w3a8", "w1a8", "w4a32")
+PAIRS: list[tuple[str, ...]] = [
+    pair for pair in combinations(IN_PAIRS, 2) if SETTINGS[pair[0]][0] != SETTINGS[pair[1]][0]
+]
+#: The other forms of low rank have more parts, some of them depthwise, or look at their inputs.
+PAIRS += [
+    pair
+    for form in ("whitened", "tucker", "cp", "spatial")
+    for pair in [(form, "pruning"), (form, "w8a8"), (form, "w4a32"), (form, "pruning", "w8a8")]
+]
+PAIRS += [("cp", "sparsity"), ("cp", "clustering"), ("tucker", "w1a8")]
 
 
 class Everything(nn.Module):
@@ -94,7 +107,10 @@ def space() -> ElasticSpace:
                 module.weight.uniform_(0.2, 3.0)
                 module.bias.normal_()
         model.train()(INPUTS)  # statistics of its own
-    return ElasticSpace.from_model(model.eval(), (INPUTS[:1],), capabilities=CAPABILITIES)
+    techniques = [LowRank(tuple(FORMS)), *make_techniques(OTHERS)]
+    return ElasticSpace.from_model(
+        model.eval(), (INPUTS[:1],), capabilities=CAPABILITIES, techniques=techniques
+    )
 
 
 def genome_of(space: ElasticSpace, names: tuple[str, ...]) -> Genome:
@@ -104,6 +120,9 @@ def genome_of(space: ElasticSpace, names: tuple[str, ...]) -> Genome:
         value = wanted.get(choice.name.partition(":")[0])
         if value == -1:
             genome[i] = len(choice.options) - 1
+        elif value in FORMS:
+            of_form = [o for o in choice.options if str(o).startswith(f"{value}:")]
+            genome[i] = choice.options.index(of_form[-1]) if of_form else 0
         elif value in choice.options:
             genome[i] = choice.options.index(value)
     return space.canonical(genome)
@@ -116,14 +135,16 @@ def candidate_of(space: ElasticSpace, names: tuple[str, ...]) -> Candidate:
 
 
 def test_every_technique_is_among_the_settings() -> None:
-    of_gene = {"pruning", "low_rank", "sparsity", "clustering", "quantization"}
-    assert {t.name for t in default_techniques()} == of_gene
+    assert {t.name for t in default_techniques()} == set(OTHERS) | {"low_rank"}
+    assert set(FORMS) | {"pruning", "sparsity", "clustering", "w8a8"} <= set(SETTINGS)
 
 
 @pytest.mark.parametrize("names", [*ALONE, *PAIRS], ids="+".join)
 def test_one_value_all_the_way(space: ElasticSpace, names: tuple[str, ...], tmp_path: Path) -> None:
     candidate = candidate_of(space, names)
     elastic = ElasticModel(space.graph, space.techniques)
+    if "whitened" in names:
+        assert "stem" in observe_inputs(elastic, space.decode(space.original), [INPUTS])
     ops = space.graph.operations(candidate)
     model = realise(elastic, candidate)
     with torch.no_grad():

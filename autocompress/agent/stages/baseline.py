@@ -10,6 +10,7 @@ import torch
 from autocompress.agent.artifacts import Artifact, measure_latencies, move, write_artifact
 from autocompress.agent.context import Context
 from autocompress.agent.figures import Row
+from autocompress.agent.observing import observe
 from autocompress.agent.planner import VerificationCost, with_verification
 from autocompress.agent.weights import load_weights
 from autocompress.agent.wholeness import model_is_whole
@@ -33,6 +34,7 @@ def run(context: Context) -> None:
     """Train a named space's largest network, then measure the original in fp32 and int8."""
     if not _weights(context):
         return
+    observe(context)
     context.teacher = realise(context.elastic, context.space.decode(context.space.original))
     context.evaluator.teacher = context.teacher
     stored = context.folder.read_json("baseline.json", _rows)

@@ -7,6 +7,7 @@ import time
 import torch
 
 from autocompress.agent.context import Context
+from autocompress.agent.observing import observe
 from autocompress.agent.stages.baseline import FROM_SCRATCH_RATE
 from autocompress.agent.weights import load_weights
 from autocompress.compression.distillation.terms import output_loss
@@ -22,6 +23,7 @@ def run(context: Context) -> None:
     """Train by the sandwich rule when the plan pays for it; otherwise say why not."""
     path = context.folder.checkpoints / ELASTIC
     if load_weights(context.elastic, path):
+        observe(context)
         return
     if context.plan.elastic_steps == 0:
         context.decide(
@@ -61,6 +63,7 @@ def run(context: Context) -> None:
     if context.stopping:
         return
     save_tensors(context.elastic.weights.state_dict(), path)
+    observe(context)
     context.decide(
         STAGE,
         "elastic training",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from math import gcd
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional
 
+from autocompress.compression.calibration import InputBatch, run_over
 from autocompress.errors import DataError
 from autocompress.graph.layers import conv_pads
 
@@ -30,15 +33,68 @@ class InputMoments:
 
     mean: torch.Tensor
     second: torch.Tensor
-    count: int
+    count: int = 0
+
+    @classmethod
+    def of(cls, rows: torch.Tensor) -> InputMoments:
+        """Those of patches, shape ``(groups, n, k)``."""
+        count = rows.shape[1]
+        return cls(rows.mean(1), rows.transpose(1, 2) @ rows / count, count)
+
+    def add(self, other: InputMoments) -> None:
+        """Take other patches of the same layer in."""
+        share = other.count / (self.count + other.count)
+        self.mean += share * (other.mean - self.mean)
+        self.second += share * (other.second - self.second)
+        self.count += other.count
 
 
-def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def input_moments(
+    module: fx.GraphModule,
+    layers: Collection[str],
+    batches: Iterable[InputBatch],
+    *,
+    patches_each: int = _PATCHES,
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, InputMoments]:
+    """Moments of the named layers' inputs over the batches, by layer.
+
+    Args:
+        module: run as it is, without gradients, in evaluation mode.
+        layers: targets of ``call_module`` nodes that are ``nn.Conv2d`` or ``nn.Linear``.
+        batches: of inputs.
+        patches_each: patches looked at per layer and batch, at the most.
+        dtype: of the sums and of what is returned.
+    """
+    watcher = _Watcher(module, layers, patches_each, dtype)
+    run_over(watcher, module, batches)
+    return watcher.found
+
+
+def moments_of(layer: nn.Conv2d | nn.Linear, inputs: Iterable[torch.Tensor]) -> InputMoments:
+    """Moments of one layer's inputs, given batch by batch.
+
+    Raises:
+        DataError: there is no batch.
+    """
+    found: InputMoments | None = None
+    for x in inputs:
+        more = InputMoments.of(patches(layer, x).double())
+        if found is None:
+            found = more
+        else:
+            found.add(more)
+    if found is None:
+        raise DataError("there are no calibration batches; give at least one")
+    return found
+
+
+def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor, most: int = _PATCHES) -> torch.Tensor:
     """Patches of an input, shape ``(groups, n, k)``; evenly spread ones where there are many."""
     if isinstance(layer, nn.Linear):
         rows = x.reshape(1, -1, layer.in_features)
-        return rows[:, :: -(-rows.shape[1] // _PATCHES)]
-    images = max(1, _PATCHES // max(1, x.shape[-1] * x.shape[-2]) * 4)
+        return _spread(rows, most, x.shape[-2] if x.dim() > 2 else 1)
+    images = max(1, most // max(1, x.shape[-1] * x.shape[-2]) * 4)
     x = x[:: -(-x.shape[0] // images)]
     top, left, bottom, right = conv_pads(layer)
     x = functional.pad(x, (left, right, top, bottom))
@@ -46,28 +102,36 @@ def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
     batch, length, places = columns.shape
     columns = columns.reshape(batch, layer.groups, length // layer.groups, places)
     rows = columns.permute(1, 0, 3, 2).reshape(layer.groups, batch * places, -1)
-    return rows[:, :: -(-rows.shape[1] // _PATCHES)]
+    return _spread(rows, most, places)
 
 
-def moments_of(layer: nn.Conv2d | nn.Linear, inputs: Iterable[torch.Tensor]) -> InputMoments:
-    """Moments of a layer's inputs, given batch by batch.
+def _spread(rows: torch.Tensor, most: int, places: int) -> torch.Tensor:
+    """At most so many of the rows, of which each example has one a place, from all places alike.
 
-    Args:
-        layer: says what a patch is.
-        inputs: at least one batch.
+    A step that has a factor in common with the places would meet the same few in every example,
+    such as every image's left border.
     """
-    found: InputMoments | None = None
-    for x in inputs:
-        rows = patches(layer, x).double()
-        count = rows.shape[1]
-        mean, second = rows.mean(1), rows.transpose(1, 2) @ rows / count
-        if found is None:
-            found = InputMoments(mean, second, count)
-            continue
-        share = count / (found.count + count)
-        found.mean += share * (mean - found.mean)
-        found.second += share * (second - found.second)
-        found.count += count
-    if found is None:
-        raise DataError("there are no calibration batches; give at least one")
-    return found
+    step = -(-rows.shape[1] // most)
+    while step > 1 and gcd(step, places) > 1:
+        step += 1
+    return rows[:, ::step]
+
+
+class _Watcher(fx.Interpreter):
+    def __init__(
+        self, module: fx.GraphModule, layers: Collection[str], most: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__(module)
+        self.most = most
+        self.dtype = dtype
+        self.layers = frozenset(layers)
+        self.found: dict[str, InputMoments] = {}
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target in self.layers:
+            rows = patches(self.fetch_attr(target), args[0], self.most).to(self.dtype)
+            if target in self.found:
+                self.found[target].add(InputMoments.of(rows))
+            else:
+                self.found[target] = InputMoments.of(rows)
+        return super().call_module(target, args, kwargs)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autocompress.core.candidate import (
     ACTIVATION_BITS,
     DISTILLATIONS,
+    FACTORIZATIONS,
     WEIGHT_BITS,
     Candidate,
     LayerPolicy,
@@ -22,14 +23,27 @@ from autocompress.errors import RequestError
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 COUNTS = st.none() | st.integers(1, 4096)
+FACTORISED: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"rank": st.integers(1, 4096), "factorization": st.sampled_from(FACTORIZATIONS)}
+    ),
+    st.fixed_dictionaries(
+        {
+            "rank": st.integers(1, 64),
+            "input_rank": st.integers(1, 64),
+            "factorization": st.just("tucker"),
+        }
+    ),
+)
 POLICIES = st.builds(
-    LayerPolicy,
+    lambda factorised, **others: LayerPolicy(**factorised, **others),
+    FACTORISED,
     weight_bits=st.sampled_from(WEIGHT_BITS),
     activation_bits=st.sampled_from(ACTIVATION_BITS),
     width=COUNTS,
     sparsity=st.floats(0, 1, exclude_max=True),
     pattern=st.sampled_from(["unstructured", "2:4", "1:16"]),
-    rank=COUNTS,
     codebook=st.none() | st.integers(3, 256),
 )
 RECIPES = st.builds(
@@ -141,6 +155,11 @@ def test_with_layers_keeps_the_rest() -> None:
     ("values", "shown"),
     [
         ({"weight_bits": 7}, "weight_bits is 7"),
+        ({"rank": 4, "factorization": "magic"}, "factorization is 'magic'; use one of svd"),
+        ({"factorization": "cp"}, "factorization 'cp' .* needs a rank"),
+        ({"input_rank": 4}, "input_rank 4 needs a rank"),
+        ({"rank": 4, "input_rank": 2}, "input_rank is 2, but factorization 'svd' has one rank"),
+        ({"rank": 4, "input_rank": 0, "factorization": "tucker"}, "input_rank is 0"),
         ({"weight_bits": 8.0}, "weight_bits is 8.0"),
         ({"weight_bits": True}, "weight_bits is True"),
         ({"weight_bits": "8"}, "weight_bits is '8'"),

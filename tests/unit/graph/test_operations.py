@@ -13,7 +13,8 @@ from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.inspect import inspect_model, node_shapes
-from autocompress.graph.operations import kernel_padding, reduce_name
+from autocompress.graph.layers import kernel_padding
+from autocompress.graph.operations import part_names
 from autocompress.graph.ops import Op
 from tests.unit.networks import (
     SPACES,
@@ -111,7 +112,7 @@ def test_names_do_not_depend_on_the_candidate() -> None:
     rng = np.random.default_rng(5)
     for _ in range(5):
         names = {op.name for op in found.graph.operations(found.decode(found.sample(rng)))}
-        assert {n for n in names - full if not n.endswith("_reduce")} == set()
+        assert {n for n in names - full if "_part" not in n} == set()
 
 
 def test_policies_are_carried() -> None:
@@ -119,7 +120,7 @@ def test_policies_are_carried() -> None:
     ops = graph(ResNet).operations(Candidate(layers={"layer1.0.conv1": policy}))
     halves = [op for op in ops if (op.layer or "").startswith("layer1.0.conv1.")]
     assert [op.layer for op in halves] == ["layer1.0.conv1.0", "layer1.0.conv1.1"]
-    assert halves[0].name == reduce_name(halves[1].name)
+    assert halves[0].name == part_names(halves[1].name, 2)[0]
     for op in halves:
         assert (op.weight_bits, op.activation_bits, op.sparsity) == (4, 8, 0.5)
         assert op.is_integer_layer

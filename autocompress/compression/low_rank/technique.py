@@ -1,0 +1,124 @@
+"""Low rank: a layer as several smaller ones, whose product approximates its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+import torch
+from torch import nn
+
+from autocompress.compression.base import Technique
+from autocompress.compression.low_rank.base import Split
+from autocompress.compression.low_rank.memory import Memory
+from autocompress.compression.low_rank.options import rank_options, rank_settings
+from autocompress.compression.low_rank.registry import FORMS
+from autocompress.compression.parts import Part, Transform
+from autocompress.core.candidate import LayerPolicy, Scalar
+from autocompress.core.capabilities import Capabilities
+from autocompress.core.space import Choice
+from autocompress.errors import RequestError
+from autocompress.graph.factors import LayerShape, factors
+from autocompress.graph.model_graph import Layer, ModelGraph
+
+RANK = "rank:"
+#: Forms that a space offers unless told otherwise: for layers with a kernel, and for those without.
+#: On a ResNet-20's 3x3 layers the others mostly need more multiplications for the same error. Every
+#: form can be asked for by name, and in a policy.
+WITH_KERNEL, WITHOUT = ("spatial", "cp"), ("whitened",)
+
+
+class LowRank(Technique):
+    """Form and rank of the factorisation per layer; None keeps the full weight.
+
+    Factorisations are remembered for as long as weights, channels and inputs stay what they are:
+    the same candidate twice costs one decomposition.
+
+    Args:
+        forms: names of :data:`autocompress.compression.low_rank.registry.FORMS` to offer wherever
+            they fit; without any, few that usually do best.
+
+    Raises:
+        RequestError: an unknown form.
+    """
+
+    name = "low_rank"
+    order = 20
+    reference = "; ".join(form.reference for form in FORMS.values())
+
+    @classmethod
+    def of(cls, variants: Sequence[str]) -> LowRank:
+        """With these forms, as in ``techniques=["low_rank:tucker", "low_rank:svd"]``."""
+        return cls(variants)
+
+    def __init__(self, forms: Sequence[str] = ()) -> None:
+        for form in forms:
+            if form not in FORMS:
+                raise RequestError(f"unknown form {form!r} of low rank; use {', '.join(FORMS)}")
+        self.forms = tuple(forms)
+        self._memory: Memory[Split] = Memory()
+
+    def choices(self, graph: ModelGraph, capabilities: Capabilities) -> Sequence[Choice]:
+        """One gene per ungrouped layer for which some form and rank saves multiplications."""
+        found: list[Choice] = []
+        for layer in graph.layers.values():
+            module = graph.submodule(layer.name)
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                offered = self._offered(layer)
+                options = rank_options(layer, module, capabilities.rank_step, offered)
+                if options:
+                    found.append(Choice(RANK + layer.name, (None, *options)))
+        return found
+
+    def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
+        """``factorization``, ``rank`` and ``input_rank``."""
+        return rank_settings(value)
+
+    def looks_at_inputs(self, layer: Layer) -> bool:
+        """Where the whitened form is offered."""
+        return "whitened" in self._offered(layer) and layer.groups == 1 and layer.calls == 1
+
+    def _offered(self, layer: Layer) -> tuple[str, ...]:
+        return self.forms or (WITH_KERNEL if prod(layer.kernel) > 1 else WITHOUT)
+
+    def simulate(
+        self, layer: Layer, policy: LayerPolicy, parts: Sequence[Part]
+    ) -> Transform | None:
+        """Splits the layer's only part; None when that would save no multiplications.
+
+        Raises:
+            RequestError: the layer cannot be factorised in the form that is asked for.
+        """
+        if policy.rank is None or len(parts) != 1:
+            return None
+        part = parts[0]
+        whole = LayerShape(
+            tuple(part.weight.shape), part.stride, part.padding, part.dilation, part.groups
+        )
+        shapes = factors(layer, whole, policy)
+        if shapes is None:
+            return None
+        form = FORMS[policy.factorization]
+
+        def fit() -> Split:
+            with torch.no_grad():
+                return form.fit(part, shapes)
+
+        key = None if part.state is None else (part.state, form.name, shapes)
+        split = self._memory.get(key, fit)
+
+        def factorise(parts: Sequence[Part]) -> list[Part]:
+            return _written(parts[0], split, shapes)
+
+        return factorise
+
+
+def _written(part: Part, split: Split, shapes: Sequence[LayerShape]) -> list[Part]:
+    """The part as several in a row; the last has its bias."""
+    made = [
+        Part(part.kind, weight, None, shape.stride, shape.padding, shape.dilation, shape.groups)
+        for weight, shape in zip(split(part.weight), shapes, strict=True)
+    ]
+    made[-1] = replace(made[-1], bias=part.bias)
+    return made
