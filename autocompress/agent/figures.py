@@ -85,6 +85,7 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
                 "width": op.weight_shape[0],
                 "original_width": known.out_channels,
                 "sparsity": policy.sparsity,
+                "pattern": policy.pattern,
                 "rank": policy.rank,
                 "codebook": policy.codebook,
                 "macs": 0,

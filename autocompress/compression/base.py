@@ -10,6 +10,7 @@ from autocompress.compression.parts import Part, Transform
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
+from autocompress.errors import RequestError
 from autocompress.graph.model_graph import Layer, ModelGraph
 
 
@@ -35,6 +36,17 @@ class Technique(ABC):
     name: ClassVar[str]
     order: ClassVar[int]
     reference: ClassVar[str]
+
+    @classmethod
+    def with_variants(cls, variants: Sequence[str]) -> Technique:
+        """The technique restricted to what users name behind a colon, as in "sparsity:2:4".
+
+        Raises:
+            RequestError: it has no such variants.
+        """
+        raise RequestError(
+            f"technique {cls.name!r} has no variants; write it without {':' + variants[0]!r}"
+        )
 
     @abstractmethod
     def choices(self, graph: ModelGraph, capabilities: Capabilities) -> Sequence[Choice]:

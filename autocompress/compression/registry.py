@@ -30,17 +30,27 @@ def available_techniques() -> dict[str, type[Technique]]:
 def make_techniques(names: Sequence[str] | None) -> list[Technique]:
     """The named techniques in order of application; all of them for None.
 
+    Args:
+        names: such as "pruning"; behind a colon a variant may follow, as in "sparsity:2:4", which
+            is then all that the technique offers. Variants of one technique add up.
+
     Raises:
-        RequestError: an unknown name.
+        RequestError: an unknown name or variant.
     """
     available = available_techniques()
-    for name in names or ():
+    variants: dict[str, list[str]] = {name: [] for name in available} if names is None else {}
+    for asked in names or ():
+        name, _, variant = asked.partition(":")
         if name not in available:
             raise RequestError(
-                f"unknown technique {name!r}; use some of {', '.join(sorted(available))}"
+                f"unknown technique {asked!r}; use some of {', '.join(sorted(available))}"
             )
-    chosen = available.values() if names is None else [available[name] for name in names]
-    return sorted((technique() for technique in chosen), key=lambda t: t.order)
+        variants.setdefault(name, []).extend([variant] if variant else [])
+    made = [
+        available[name].with_variants(wanted) if wanted else available[name]()
+        for name, wanted in variants.items()
+    ]
+    return sorted(made, key=lambda technique: technique.order)
 
 
 def default_techniques() -> list[Technique]:

@@ -39,19 +39,27 @@ CAPABILITIES = Capabilities(
     channel_step=4,
     rank_step=4,
     stores_packed=True,
+    sparsity_patterns=("2:4", "1:4", "block:1x4", "block:4x1"),
 )
 #: Gene of a technique and the option that is asked of every layer that has it.
 SETTINGS: dict[str, tuple[str, object]] = {
     "pruning": ("width", -1),
     "low_rank": ("rank", -1),
     "sparsity": ("sparsity", 0.7),
+    "2:4": ("sparsity", "2:4"),
+    "1:4": ("sparsity", "1:4"),
+    "block:1x4": ("sparsity", "block:1x4@0.7"),
+    "block:4x1": ("sparsity", "block:4x1@0.7"),
     "clustering": ("codebook", 16),
     **{p.name: ("precision", p.name) for p in PRECISIONS},
     "w16a32": ("precision", "w16a32"),
 }
 ALONE = [(name,) for name in SETTINGS]
 #: Precisions in pairs: one that computes in integers, one of few bits, one that only stores.
-IN_PAIRS = ("pruning", "low_rank", "sparsity", "clustering", "w8a8", "w3a8", "w1a8", "w4a32")
+IN_PAIRS = (
+    "pruning", "low_rank", "sparsity", "2:4", "block:4x1", "clustering", "w8a8", "w3a8", "w1a8",
+    "w4a32",
+)  # fmt: skip
 PAIRS = [pair for pair in combinations(IN_PAIRS, 2) if SETTINGS[pair[0]][0] != SETTINGS[pair[1]][0]]
 
 
