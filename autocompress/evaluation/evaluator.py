@@ -12,11 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
-from autocompress.compression.gradual import GradualLayers, LayerGoal
 from autocompress.compression.quantization import recalibrate, simulate_quantization
-from autocompress.compression.sparsity import fitting_pattern
 from autocompress.core.budget import Fidelity
-from autocompress.core.candidate import UNSTRUCTURED, Candidate, LayerPolicy, Recipe
+from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
 from autocompress.core.files import replacing
 from autocompress.core.trial import Evaluation
 from autocompress.elastic.batch_norm import reestimate_batch_norm
@@ -168,20 +166,15 @@ class CandidateEvaluator:
         Raises:
             DivergedError: the loss is no longer finite.
         """
+        model = realise(self.elastic, candidate)
         ops = self.elastic.graph.operations(candidate)
         quantized = any(op.stores_rounded for op in ops)
         changed = self._changes_structure(candidate)
         later = round(steps * self._quantized_share(candidate)) if quantized else 0
-        sparse = _sparse_layers(candidate)
-        gradual = bool(sparse) and steps > later
-        model = realise(self.elastic, _dense(candidate) if gradual else candidate)
-        zeros = self._zeros_to_come(model, candidate, sparse) if gradual else None
         share = later / steps if steps else 0.0
         first = None if seconds is None else seconds * (1 - share)
         second = None if seconds is None else seconds * share
-        done = self._train(model, candidate, steps - later, seed, first, zeros=zeros)
-        if zeros is not None:
-            zeros.finish()
+        done = self._train(model, candidate, steps - later, seed, first)
         if done or changed:
             reestimate_batch_norm(model, self._statistics_batches())
         fold_batch_norm(model)
@@ -247,19 +240,6 @@ class CandidateEvaluator:
     def _quantized_share(self, candidate: Candidate) -> float:
         return 1.0 if self._at_optimum(candidate) else QUANTIZED_SHARE
 
-    def _zeros_to_come(
-        self, model: nn.Module, candidate: Candidate, sparse: Mapping[str, str]
-    ) -> GradualLayers:
-        """What brings a dense model's zeros in while it trains."""
-        known = self.elastic.graph.layers
-        modules = {name for name, _ in model.named_modules()}
-        goals = {}
-        for name, layer in sparse.items():
-            if name in modules and isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear):
-                policy = candidate.policy(layer)
-                goals[name] = LayerGoal(policy.sparsity, fitting_pattern(known[layer], policy))
-        return GradualLayers(model, goals)
-
     def _train(
         self,
         model: nn.Module,
@@ -269,13 +249,13 @@ class CandidateEvaluator:
         seconds: float | None,
         *,
         quantized: bool = False,
-        zeros: GradualLayers | None = None,
     ) -> int:
         if steps <= 0:
             return 0
         ready = self._at_optimum(candidate)
         rate = UNCHANGED_RATE if ready else QUANTIZED_RATE if quantized else 1.0
-        held = {} if zeros is not None else zero_masks(model, _sparse_layers(candidate))
+        sparse = [name for name, policy in candidate.layers.items() if policy.sparsity > 0]
+        sparse += [f"{name}.{half}" for name in sparse for half in (0, 1)]
         recipe = candidate.recipe
         weight = recipe.distillation_weight
         recipe = Recipe(
@@ -286,34 +266,9 @@ class CandidateEvaluator:
         )
         return fine_tune(
             model, self.data.train, self.task, recipe=recipe, steps=steps, seed=seed,
-            teacher=self.teacher, masks=held, spent=_clock(seconds),
-            after_step=zeros if zeros is not None else _nothing,
+            teacher=self.teacher, masks=zero_masks(model, sparse), spent=_clock(seconds),
             batch_size=self.effort.batch_size, bfloat16=self.effort.bfloat16 and not quantized,
         ).steps  # fmt: skip
-
-
-def _sparse_layers(candidate: Candidate) -> dict[str, str]:
-    """Modules that may hold a sparse layer's weights, with the layer's name.
-
-    A layer of low rank is two modules.
-    """
-    sparse = [name for name, policy in candidate.layers.items() if policy.sparsity > 0]
-    halves = {f"{name}.{half}": name for name in sparse for half in (0, 1)}
-    return dict(zip(sparse, sparse, strict=True)) | halves
-
-
-def _dense(candidate: Candidate) -> Candidate:
-    """The candidate without zeros."""
-    return candidate.with_layers(
-        {
-            name: replace(policy, sparsity=0.0, pattern=UNSTRUCTURED)
-            for name, policy in candidate.layers.items()
-        }
-    )
-
-
-def _nothing(progress: float) -> None:
-    """Done after a step of a training that brings no zeros in."""
 
 
 def _clock(seconds: float | None) -> Callable[[], float]:

@@ -34,7 +34,7 @@ class HessianTrace(Criterion):
         found = []
         for member, layer in readers(module, group):
             if member.module in evidence.traces:
-                weight = layer.weight.detach().float().transpose(0, 1).flatten(1)  # type: ignore[operator, union-attr]
+                weight = layer.weight.detach().float().transpose(0, 1).flatten(1)  # type: ignore[operator]
                 squared = gathered(weight.pow(2).sum(1), member)
                 trace = gathered(evidence.traces[member.module], member)
                 size = weight.shape[1] * member.indices.shape[1]

@@ -17,6 +17,8 @@ from autocompress.agent.context import Context
 from autocompress.agent.decisions import DecisionLog
 from autocompress.agent.run_folder import RunFolder
 from autocompress.agent.stages import rank
+from autocompress.agent.stages.baseline import ORIGINAL
+from autocompress.compression.importance.ranking import ROUNDS
 from autocompress.compression.registry import make_techniques
 from autocompress.core.capabilities import Capabilities
 from autocompress.elastic.model import ElasticModel
@@ -146,7 +148,7 @@ def test_criteria_that_do_not_apply_are_named(make: Make) -> None:
     context = make(model=plain)
     rank.run(context)
     (said,) = decisions(context)
-    reason = said["evidence"]["not_tried"][f"batch_norm_scale x{rank.ROUNDS}"]
+    reason = said["evidence"]["not_tried"][f"batch_norm_scale x{ROUNDS}"]
     assert "has nothing to look at in this model" in reason
 
 
@@ -167,7 +169,7 @@ def test_nothing_is_chosen_where_there_is_nothing_to_choose_by(
 def test_a_run_that_was_begun_without_keeps_its_order(make: Make) -> None:
     context = make()
     context.folder.checkpoints.mkdir()
-    (context.folder.checkpoints / rank.ORIGINAL).write_bytes(b"")
+    (context.folder.checkpoints / ORIGINAL).write_bytes(b"")
     before = context.elastic
     rank.run(context)
     assert context.elastic is before

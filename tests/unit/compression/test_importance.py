@@ -290,7 +290,8 @@ def test_removing_is_narrowing(kind: type[nn.Module]) -> None:
     """Zeroed members compute what the narrowed model computes."""
     found = graph(kind)
     module = copy.deepcopy(found.module)
-    orders, layers = {}, {}
+    orders: dict[str, tuple[int, ...]] = {}
+    layers: dict[str, LayerPolicy] = {}
     for name, group in found.groups.items():
         if group.rigid is not None or group.channels < 2:
             continue
@@ -352,12 +353,12 @@ def test_a_model_without_second_derivatives_is_refused() -> None:
             return x * 2
 
         @staticmethod
-        @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+        @torch.autograd.function.once_differentiable
         def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
             return grad * 2
 
     found = inspect_model(Pair().eval(), (X[:1],))
-    sample = Sample([(X, TARGETS)], lambda o, t: squares(Once.apply(o), t))  # type: ignore[no-untyped-call]
+    sample = Sample([(X, TARGETS)], lambda o, t: squares(Once.apply(o), t))
     with pytest.raises(RequestError, match="no second derivatives"):
         rank_channels(found, get_criterion("hessian"), sample=sample)
 

@@ -58,7 +58,8 @@ def test_whole_blocks_are_zero(
     assert mask.shape == scores.shape
     positions = mask.reshape(shape[0], shape[1], -1)
     means = scores.reshape(shape[0], shape[1], -1)
-    lost, stay = [], []
+    lost: list[float] = []
+    stay: list[float] = []
     for k in range(positions.shape[2]):
         for i in range(0, shape[0], rows):
             for j in range(0, shape[1], columns):

@@ -305,25 +305,6 @@ def test_a_sparse_candidate_has_exactly_its_zeros_trained_or_not(steps: int) -> 
     assert zeros["layer1.2.conv1"] == 0
 
 
-def test_zeros_come_in_while_the_model_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their share grows along the schedule and is held from its end on."""
-    seen: list[tuple[float, float]] = []
-
-    class Watched(module.GradualLayers):
-        def __call__(self, progress: float) -> None:
-            super().__call__(progress)
-            seen.append((progress, self.sparsity))
-
-    monkeypatch.setattr(module, "GradualLayers", Watched)
-    candidate = Candidate(layers={"layer1.0.conv1": LayerPolicy(sparsity=0.85)})
-    _evaluator().prepare(candidate, steps=60, seed=0)
-    shares = [share for _, share in seen]
-    assert shares == sorted(shares)
-    assert shares[0] < 0.2
-    assert all(share == pytest.approx(0.85, abs=2e-3) for at, share in seen if at >= 0.7)
-    assert any(share < 0.8 for at, share in seen if at < 0.5)
-
-
 def test_a_finalised_sparse_candidate_is_restored_with_its_own_zeros(tmp_path: Path) -> None:
     candidate = Candidate(layers=SPARSE)
     evaluator = _evaluator(tmp_path)
