@@ -87,6 +87,7 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
                 "width": op.weight_shape[0],
                 "original_width": known.out_channels,
                 "sparsity": policy.sparsity,
+                "pattern": policy.pattern,
                 "rank": policy.rank if split else None,
                 "input_rank": policy.input_rank if split else None,
                 "factorization": policy.factorization if split else None,

@@ -19,6 +19,7 @@ from autocompress.agent.stages import (
     finalise,
     inspect,
     price,
+    rank,
     search,
     sensitise,
     verify,
@@ -37,7 +38,7 @@ from autocompress.report.html import write_report
 from autocompress.search.lock import RunLock
 
 #: In order of execution.
-STAGES = (inspect, baseline, price, sensitise, elasticise, search, finalise, verify)
+STAGES = (inspect, rank, baseline, price, sensitise, elasticise, search, finalise, verify)
 #: Once the user asked to stop, only what makes use of finished work still runs.
 _AFTER_INTERRUPT = (verify,)
 

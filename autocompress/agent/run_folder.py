@@ -17,7 +17,10 @@ from autocompress.errors import RequestError, StorageError
 
 T = TypeVar("T")
 #: What decides how a run goes on.
-_PARTS = ("plan.json", "baseline.json", "study.db", "checkpoints", "models", "sensitivity.json")
+_PARTS = (
+    "plan.json", "channels.json", "baseline.json", "study.db", "checkpoints", "models",
+    "sensitivity.json",
+)  # fmt: skip
 
 
 class RunFolder:

@@ -1,6 +1,6 @@
 """Structured pruning: whole channels removed, a channel group at a time.
 
-Channels are ranked once by the magnitude of all weights they touch, and a candidate keeps the
+Channels are ranked once (see :mod:`autocompress.compression.importance`), and a candidate keeps the
 first ``width`` of them; the model graph's selection does the slicing for simulation and for
 realisation alike.
 """
@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import nn
-
 from autocompress.compression.base import Technique
 from autocompress.compression.parts import Part, Transform
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
-from autocompress.graph.model_graph import ChannelGroup, Layer, ModelGraph
+from autocompress.graph.model_graph import Layer, ModelGraph
 
 WIDTH = "width:"
 #: Shares of a group's channels that are offered, before rounding to the device's step.
@@ -60,32 +57,3 @@ def width_options(channels: int, step: int) -> tuple[int, ...]:
         step = max(2, channels // 4)
     rounded = {max(step, round(share * channels / step) * step) for share in SHARES}
     return tuple(sorted({channels, *(w for w in rounded if w < channels)}, reverse=True))
-
-
-def channel_importance(graph: ModelGraph, group: ChannelGroup) -> torch.Tensor:
-    """Importance of each channel of a group, shape ``(channels,)``.
-
-    Mean over the group's members of each channel's squared weights, normalised per member (the
-    group magnitude of Fang et al. 2023, arXiv:2301.12900).
-    """
-    total = torch.zeros(group.channels)
-    counted = 0
-    for member in group.members:
-        weight = getattr(graph.submodule(member.module), "weight", None)
-        if weight is None:
-            continue
-        module = graph.submodule(member.module)
-        axis = 1 if member.role == "in" else 0
-        if axis >= weight.dim() or (isinstance(module, nn.Conv2d) and module.groups > 1 and axis):
-            continue
-        moved = (
-            weight.detach().float().transpose(0, axis).flatten(1)
-            if weight.dim() > 1
-            else (weight.detach().float().unsqueeze(1))
-        )
-        squared = moved.pow(2).sum(1)
-        indices = torch.from_numpy(member.indices)
-        score = squared[indices].sum(1)
-        total += score / score.mean().clamp_min(1e-12)
-        counted += 1
-    return total / max(1, counted)

@@ -35,7 +35,8 @@ def make_techniques(names: Sequence[str] | None) -> list[Technique]:
     None stands for all of them but those that are used only on request.
 
     Args:
-        names: such as "pruning"; "low_rank:tucker" restricts a technique to variants of it.
+        names: such as "pruning"; behind a colon a variant may follow, as in "sparsity:2:4", which
+            is then all that the technique offers. Variants of one technique add up.
 
     Raises:
         RequestError: an unknown name or variant.

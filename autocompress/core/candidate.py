@@ -31,7 +31,10 @@ DISTILLATION_ENTRY_POINTS = "autocompress.distillations"
 FACTORIZATIONS = ("svd", "whitened", "tucker", "cp", "spatial")
 #: Fewest and most values of a codebook.
 CODEBOOK = (3, 256)
-_PATTERN = re.compile(r"unstructured|[1-9]\d*:[1-9]\d*")
+#: The pattern of zeros that may lie anywhere.
+UNSTRUCTURED = "unstructured"
+_N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
+_BLOCK = re.compile(r"block:[1-9]\d*x[1-9]\d*")
 
 
 def _plugged_in() -> tuple[str, ...]:
@@ -52,7 +55,9 @@ class LayerPolicy:
         activation_bits: bits of the layer's input and output activations; 32 keeps floats.
         width: kept output channels, or None for all of them.
         sparsity: share of weights set to zero, in [0, 1).
-        pattern: how zeros are laid out: "unstructured" or "N:M" such as "2:4".
+        pattern: how zeros are laid out: "unstructured"; "N:M" such as "2:4", where N of every M
+            input channels stay and ``sparsity`` is ``1 - N / M``; or "block:RxC" such as
+            "block:1x4", where blocks of R output by C input channels are zero together.
         rank: rank of the factorised weight, or None for the full weight.
         factorization: how the weight is factorised, of :data:`FACTORIZATIONS`; only with a
             rank.
@@ -80,10 +85,7 @@ class LayerPolicy:
             )
         if not isinstance(self.sparsity, int | float) or not 0.0 <= self.sparsity < 1.0:
             raise RequestError(f"sparsity is {self.sparsity!r}; it must be in [0, 1)")
-        if not isinstance(self.pattern, str) or not _PATTERN.fullmatch(self.pattern):
-            raise RequestError(
-                f"pattern is {self.pattern!r}; use 'unstructured' or 'N:M' such as '2:4'"
-            )
+        self._check_pattern()
         for name in ("width", "rank", "codebook", "input_rank"):
             value = getattr(self, name)
             if value is not None and (not _whole(value) or value < 1):
@@ -114,6 +116,22 @@ class LayerPolicy:
             )
         if self.input_rank is not None and self.input_rank == self.rank:
             object.__setattr__(self, "input_rank", None)
+
+    def _check_pattern(self) -> None:
+        name = self.pattern if isinstance(self.pattern, str) else ""
+        found = _N_OF_M.fullmatch(name)
+        if found is not None and int(found[1]) < int(found[2]):
+            share = 1.0 - int(found[1]) / int(found[2])
+            if not math.isclose(self.sparsity, share, abs_tol=1e-9):
+                raise RequestError(
+                    f"sparsity is {self.sparsity!r} with pattern {name!r}, which makes a share of "
+                    f"{share:g} zero; give that"
+                )
+        elif name != UNSTRUCTURED and not _BLOCK.fullmatch(name):
+            raise RequestError(
+                f"pattern is {self.pattern!r}; use 'unstructured', 'N:M' with N below M such as "
+                "'2:4', or 'block:RxC' such as 'block:1x4'"
+            )
 
     @property
     def is_quantized(self) -> bool:

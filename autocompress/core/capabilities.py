@@ -45,6 +45,8 @@ class Capabilities:
         rank_step: the same for ranks.
         sparsity_pays: whether unstructured zeros make anything faster.
         stores_packed: whether the entropy-coded size counts, so that zeros pay in bytes.
+        sparsity_patterns: patterns of zeros that make something faster, such as "2:4" or
+            "block:1x4".
     """
 
     precisions: tuple[Precision, ...] = CPU_PRECISIONS
@@ -52,3 +54,4 @@ class Capabilities:
     rank_step: int = 16
     sparsity_pays: bool = False
     stores_packed: bool = False
+    sparsity_patterns: tuple[str, ...] = ()

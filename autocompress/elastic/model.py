@@ -10,9 +10,10 @@ import torch
 from torch import fx, nn
 
 from autocompress.compression.base import Technique
-from autocompress.compression.pruning import channel_importance
+from autocompress.compression.importance.ranking import magnitude_orders
 from autocompress.core.candidate import Candidate
 from autocompress.elastic.layers import ElasticLayer, ElasticNorm, Slice
+from autocompress.errors import RequestError
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.modules import put_module
 from autocompress.graph.pickling import without_graph
@@ -32,16 +33,25 @@ class ElasticModel(nn.Module):
         graph: the captured model, with only groups that can be narrowed left free (see
             :func:`autocompress.elastic.space.without_unusable_widths`).
         techniques: applied to each layer in ascending ``order``.
+        orders: group name to its channels, the most important first (see
+            :func:`autocompress.compression.importance.ranking.rank_channels`); None ranks them by
+            squared weights.
 
     Attributes:
         layers: its convolutions and linear layers, by name.
     """
 
-    def __init__(self, graph: ModelGraph, techniques: Sequence[Technique] = ()) -> None:
+    def __init__(
+        self,
+        graph: ModelGraph,
+        techniques: Sequence[Technique] = (),
+        *,
+        orders: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
         self.graph = graph
         self.techniques = sorted(techniques, key=lambda technique: technique.order)
-        self.weights = without_graph(sort_channels(graph))
+        self.weights = without_graph(sort_channels(graph, orders))
         for name, module in list(self.weights.named_modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 put_module(self.weights, name, ElasticLayer(module))
@@ -125,14 +135,28 @@ class ElasticModel(nn.Module):
         raise RuntimeError("the captured graph has no output")
 
 
-def sort_channels(graph: ModelGraph) -> fx.GraphModule:
-    """A copy of the captured model with every free channel group sorted by importance."""
-    orders = {
-        name: channel_importance(graph, group).argsort(descending=True, stable=True)
-        for name, group in graph.groups.items()
-        if group.rigid is None
-    }
-    return reorder_channels(graph, orders)
+def sort_channels(
+    graph: ModelGraph, orders: Mapping[str, Sequence[int]] | None = None
+) -> fx.GraphModule:
+    """A copy of the captured model with every free channel group sorted by importance.
+
+    Args:
+        graph: the captured model.
+        orders: group name to its channels, the most important first; None ranks by squared weights.
+
+    Raises:
+        RequestError: an order is no permutation of a free group's channels.
+    """
+    chosen = magnitude_orders(graph) if orders is None else orders
+    for name, order in chosen.items():
+        group = graph.groups.get(name)
+        if group is None or group.rigid is not None:
+            raise RequestError(f"there is an order for {name!r}, which is no group of free width")
+        if sorted(order) != list(range(group.channels)):
+            raise RequestError(
+                f"the order of {name!r} is no permutation of its {group.channels} channels"
+            )
+    return reorder_channels(graph, {name: torch.tensor(order) for name, order in chosen.items()})
 
 
 def reorder_channels(graph: ModelGraph, orders: Mapping[str, torch.Tensor]) -> fx.GraphModule:

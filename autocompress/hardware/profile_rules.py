@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from autocompress.compression.patterns.registry import make_pattern
 from autocompress.core.capabilities import Capabilities
+from autocompress.errors import RequestError
 from autocompress.hardware.latency_row import is_date
 from autocompress.hardware.machine import Machine
 from autocompress.hardware.profile import ID_PATTERN, Provenance, Validation
@@ -91,8 +93,20 @@ def check_section(section: object, at: Place) -> None:
         _check_provenance(section, at)
     elif isinstance(section, Machine):
         _check_machine(section, at)
-    elif isinstance(section, Capabilities) and not section.precisions:
+    elif isinstance(section, Capabilities):
+        _check_capabilities(section, at)
+
+
+def _check_capabilities(found: Capabilities, at: Place) -> None:
+    if not found.precisions:
         raise (at / "precisions").error("is empty; name at least one pair of bit-widths")
+    for index, name in enumerate(found.sparsity_patterns):
+        try:
+            make_pattern(name)
+        except RequestError as error:
+            raise (at / "sparsity_patterns" / index).error(
+                f"is no pattern of zeros: {error}"
+            ) from None
 
 
 def _check_validation(found: Validation, at: Place) -> None:

@@ -45,6 +45,12 @@ class TestSparsity(TechniqueContract):
         return Sparsity()
 
 
+class TestSparsityInPatterns(TechniqueContract):
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return Sparsity(["2:4", "block:1x4", "block:4x1"])
+
+
 class TestQuantization(TechniqueContract):
     """Its realised parts keep float weights; the simulated graph rounds them later."""
 

@@ -42,12 +42,17 @@ CAPABILITIES = Capabilities(
     channel_step=4,
     rank_step=4,
     stores_packed=True,
+    sparsity_patterns=("2:4", "1:4", "block:1x4", "block:4x1"),
 )
 #: Gene of a technique and the option that is asked of every layer that has it.
 SETTINGS: dict[str, tuple[str, object]] = {
     "pruning": ("width", -1),
     **{form: ("rank", form) for form in FORMS},
     "sparsity": ("sparsity", 0.7),
+    "2:4": ("sparsity", "2:4"),
+    "1:4": ("sparsity", "1:4"),
+    "block:1x4": ("sparsity", "block:1x4@0.7"),
+    "block:4x1": ("sparsity", "block:4x1@0.7"),
     "clustering": ("codebook", 16),
     **{p.name: ("precision", p.name) for p in PRECISIONS},
     "w16a32": ("precision", "w16a32"),
@@ -55,7 +60,9 @@ SETTINGS: dict[str, tuple[str, object]] = {
 OTHERS = ("pruning", "sparsity", "clustering", "quantization")
 ALONE = [(name,) for name in SETTINGS]
 #: Precisions in pairs: one that computes in integers, one of few bits, one that only stores.
-IN_PAIRS = ("pruning", "svd", "sparsity", "clustering", "w8a8", "w3a8", "w1a8", "w4a32")
+IN_PAIRS = (
+    "pruning", "svd", "sparsity", "2:4", "block:4x1", "clustering", "w8a8", "w3a8", "w1a8", "w4a32",
+)  # fmt: skip
 PAIRS: list[tuple[str, ...]] = [
     pair for pair in combinations(IN_PAIRS, 2) if SETTINGS[pair[0]][0] != SETTINGS[pair[1]][0]
 ]

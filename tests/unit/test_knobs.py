@@ -207,9 +207,9 @@ def _offered(found: ElasticSpace) -> set[str]:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_field_of_a_policy_is_offered_or_known_not_to_be(name: str) -> None:
-    """Patterns of zeros have no technique yet: no space offers them."""
+    """A knob that no gene turns is one that no search can use."""
     known = {field.name for field in fields(LayerPolicy)}
-    assert known - _offered(space(name)) == {"pattern"}
+    assert known - _offered(space(name)) == set()
 
 
 def test_the_full_model_is_its_own_baseline(figures: _Measure) -> None:

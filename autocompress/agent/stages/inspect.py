@@ -101,7 +101,7 @@ def capabilities_for(context: Context) -> Capabilities:
     """What the device can exploit, given the techniques that were asked for."""
     from dataclasses import replace
 
-    asked = set(context.request.techniques or ())
+    asked = {name.partition(":")[0] for name in context.request.techniques or ()}
     packed = bool(asked & {"sparsity", "clustering"})
     return replace(context.profile.capabilities, stores_packed=packed)
 

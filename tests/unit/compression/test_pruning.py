@@ -1,21 +1,14 @@
-"""Structured pruning: which widths are offered, and which channels matter."""
+"""Structured pruning: which widths are offered."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from autocompress.compression.pruning import (
-    Pruning,
-    channel_importance,
-    width_options,
-)
+from autocompress.compression.pruning import Pruning, width_options
 from autocompress.core.capabilities import Capabilities
-from autocompress.graph.inspect import inspect_model
-from tests.unit.networks import BasicBlock, MobileNet, ResNet, example, graph
+from tests.unit.networks import MobileNet, graph
 
 
 @pytest.mark.parametrize(
@@ -56,41 +49,3 @@ def test_one_gene_per_free_group() -> None:
     choice = choices["width:blocks.0.body.0"]
     assert Pruning().settings(choice, choice.options[0]) == {"width": None}
     assert Pruning().settings(choice, choice.options[1]) == {"width": choice.options[1]}
-
-
-class Scaled(nn.Module):
-    """A residual stage of 6 channels whose channel ``i`` matters ``i + 1`` times."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 1, bias=False)
-        self.block = BasicBlock(6, 6)
-        self.fc = nn.Linear(6, 4)
-        with torch.no_grad():
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    nn.init.ones_(module.weight)
-            for conv in (self.stem, self.block.conv2):
-                conv.weight.mul_(torch.arange(1.0, 7)[:, None, None, None])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.fc(self.block(torch.relu(self.stem(x))).mean((2, 3)))
-        return out
-
-
-def test_importance_follows_the_weights() -> None:
-    found = inspect_model(Scaled().eval(), (example(),))
-    importance = channel_importance(found, found.groups["stem"])
-    assert importance.shape == (6,)
-    assert importance.argsort().tolist() == [0, 1, 2, 3, 4, 5]
-
-
-def test_no_member_dominates_by_its_scale() -> None:
-    """Each member's squares are normalised to mean 1, so that the mean over members is 1."""
-    for kind in (ResNet, MobileNet):
-        found = graph(kind)
-        for group in found.groups.values():
-            if group.rigid is None:
-                importance = channel_importance(found, group)
-                assert float(importance.mean()) == pytest.approx(1.0, abs=1e-4)
-                assert float(importance.min()) >= 0

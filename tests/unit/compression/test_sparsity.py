@@ -1,4 +1,4 @@
-"""Unstructured sparsity: exactly as many zeros as asked for, and the smallest ones."""
+"""Sparsity: exactly as many zeros as asked for, the smallest ones, where zeros pay."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.compression.parts import Part
+from autocompress.compression.registry import make_techniques
 from autocompress.compression.sparsity import RATIOS, Sparsity, magnitude_mask
 from autocompress.core.candidate import LayerPolicy
 from autocompress.core.capabilities import Capabilities
+from autocompress.core.space import Choice
+from autocompress.errors import RequestError
 from tests.unit.networks import ResNet, graph
 
 
@@ -78,3 +81,56 @@ def test_it_is_offered_where_zeros_pay(capabilities: Capabilities, offered: bool
     choices = Sparsity().choices(graph(ResNet), capabilities)
     assert bool(choices) is offered
     assert all(c.options == RATIOS for c in choices)
+
+
+def _genes(technique: Sparsity, capabilities: Capabilities) -> dict[str, tuple[object, ...]]:
+    return {c.name: c.options for c in technique.choices(graph(ResNet), capabilities)}
+
+
+def test_patterns_are_offered_where_the_device_gains_by_them() -> None:
+    faster = _genes(Sparsity(), Capabilities(sparsity_patterns=("2:4",)))
+    assert faster["sparsity:fc"] == (0.0, "2:4")
+    assert "sparsity:conv1" not in faster  # it reads three channels: no group of four
+    both = Capabilities(sparsity_patterns=("2:4",), stores_packed=True)
+    found = {c.name: c for c in Sparsity().choices(graph(ResNet), both)}
+    assert found["sparsity:fc"].options == (*RATIOS, "2:4")
+    assert not found["sparsity:fc"].ordered
+    assert found["sparsity:conv1"].options == RATIOS
+    assert found["sparsity:conv1"].ordered
+
+
+def test_patterns_are_offered_where_they_are_asked_for_by_name() -> None:
+    named = make_techniques(["sparsity:1:4", "sparsity:block:1x4", "pruning"])
+    technique = next(t for t in named if isinstance(t, Sparsity))
+    shares = tuple(f"block:1x4@{share}" for share in RATIOS[1:])
+    assert _genes(technique, Capabilities())["sparsity:fc"] == (0.0, "1:4", *shares)
+    with pytest.raises(RequestError, match="no variants such as '2:4'; ask for 'pruning'"):
+        make_techniques(["pruning:2:4"])
+    with pytest.raises(RequestError, match="pattern is '5:4'"):
+        make_techniques(["sparsity:5:4"])
+    with pytest.raises(RequestError, match="unknown technique 'nothing:2:4'"):
+        make_techniques(["nothing:2:4"])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.7, {"sparsity": 0.7, "pattern": "unstructured"}),
+        ("2:4", {"sparsity": 0.5, "pattern": "2:4"}),
+        ("1:4", {"sparsity": 0.75, "pattern": "1:4"}),
+        ("block:4x1@0.85", {"sparsity": 0.85, "pattern": "block:4x1"}),
+    ],
+)
+def test_what_an_option_stands_for(value: float | str, expected: dict[str, object]) -> None:
+    choice = Choice("sparsity:fc", (0.0, value))
+    assert Sparsity().settings(choice, value) == expected
+    LayerPolicy(**expected)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_does_not_fit_a_pattern_is_refused() -> None:
+    layer = graph(ResNet).layers["conv1"]
+    part = Part("conv", torch.randn(8, 3, 3, 3))
+    with pytest.raises(
+        RequestError, match=r"'conv1' cannot have zeros.*sums over 3 input channels"
+    ):
+        Sparsity().simulate(layer, LayerPolicy(sparsity=0.5, pattern="2:4"), [part])

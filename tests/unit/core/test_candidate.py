@@ -36,14 +36,22 @@ FACTORISED: st.SearchStrategy[dict[str, Any]] = st.one_of(
         }
     ),
 )
+ZEROS = st.sampled_from([(0.5, "2:4"), (0.9375, "1:16"), (0.75, "1:4")]) | st.tuples(
+    st.floats(0, 1, exclude_max=True), st.sampled_from(["unstructured", "block:1x4", "block:4x1"])
+)
+
+
+def _policy(factorised: dict[str, Any], zeros: tuple[float, str], **fields: Any) -> LayerPolicy:
+    return LayerPolicy(sparsity=zeros[0], pattern=zeros[1], **factorised, **fields)
+
+
 POLICIES = st.builds(
-    lambda factorised, **others: LayerPolicy(**factorised, **others),
-    FACTORISED,
+    _policy,
+    factorised=FACTORISED,
+    zeros=ZEROS,
     weight_bits=st.sampled_from(WEIGHT_BITS),
     activation_bits=st.sampled_from(ACTIVATION_BITS),
     width=COUNTS,
-    sparsity=st.floats(0, 1, exclude_max=True),
-    pattern=st.sampled_from(["unstructured", "2:4", "1:16"]),
     codebook=st.none() | st.integers(3, 256),
 )
 RECIPES = st.builds(
@@ -177,6 +185,10 @@ def test_with_layers_keeps_the_rest() -> None:
         ({"pattern": "sometimes"}, "pattern is 'sometimes'"),
         ({"pattern": "0:4"}, "pattern is '0:4'"),
         ({"pattern": None}, "pattern is None"),
+        ({"pattern": "4:4", "sparsity": 0.0}, "pattern is '4:4'"),
+        ({"pattern": "block:0x4"}, "pattern is 'block:0x4'"),
+        ({"pattern": "2:4"}, "sparsity is 0.0 with pattern '2:4'.*0.5 zero; give that"),
+        ({"pattern": "1:4", "sparsity": 0.5}, "sparsity is 0.5 with pattern '1:4'.*0.75 zero"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

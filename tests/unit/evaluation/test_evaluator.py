@@ -315,3 +315,47 @@ def test_labels_are_left_out_only_where_the_original_teaches(
     for kind, weight in (("relation", 1.0), ("mutual", 0.7), ("self", 0.7), ("none", 0.7)):
         candidate = replace(integers, recipe=Recipe(distillation=kind))
         assert [w for _, _, w in _trainings(candidate, monkeypatch)] == [weight], kind
+
+
+SPARSE = {
+    "fc": LayerPolicy(sparsity=0.5, pattern="2:4"),
+    "layer1.0.conv1": LayerPolicy(sparsity=0.85),
+    "layer1.1.conv1": LayerPolicy(sparsity=0.7, pattern="block:4x1"),
+    "layer2.1.conv1": LayerPolicy(sparsity=0.7, rank=4),
+    "layer2.1.conv2": LayerPolicy(8, 8, sparsity=0.5),
+}
+
+
+def _zero_counts(model: nn.Module) -> dict[str, int]:
+    return {
+        name.removesuffix(".weight"): int((tensor == 0).sum())
+        for name, tensor in model.named_parameters()
+        if name.endswith("weight")
+    }
+
+
+@pytest.mark.parametrize("steps", [0, 1, 12])
+def test_a_sparse_candidate_has_exactly_its_zeros_trained_or_not(steps: int) -> None:
+    evaluator = _evaluator()
+    model = evaluator.prepare(Candidate(layers=SPARSE), steps=steps, seed=0).model
+    weights = dict(model.named_parameters())
+    zeros = _zero_counts(model)
+    assert zeros["layer1.0.conv1"] == round(0.85 * weights["layer1.0.conv1.weight"].numel())
+    for half in ("layer2.1.conv1.0", "layer2.1.conv1.1"):
+        assert zeros[half] == round(0.7 * weights[f"{half}.weight"].numel())
+    assert zeros["layer2.1.conv2"] == round(0.5 * weights["layer2.1.conv2.weight"].numel())
+    groups = (weights["fc.weight"].reshape(10, -1, 4) == 0).sum(2)
+    assert bool((groups == 2).all())
+    blocks = (weights["layer1.1.conv1.weight"].reshape(-1, 4, 8 * 9) == 0).sum(1)
+    assert set(blocks.flatten().tolist()) == {0, 4}
+    assert int((blocks == 4).sum()) == round(0.7 * blocks.numel())
+    assert zeros["layer1.2.conv1"] == 0
+
+
+def test_a_finalised_sparse_candidate_is_restored_with_its_own_zeros(tmp_path: Path) -> None:
+    candidate = Candidate(layers=SPARSE)
+    evaluator = _evaluator(tmp_path)
+    evaluator.evaluate(candidate, fidelity=Fidelity.FINAL, seed=1)
+    restored = evaluator.restore(candidate)
+    counts = _zero_counts(restored.model)
+    assert counts == _zero_counts(evaluator.prepare(candidate, steps=0, seed=0).model)

@@ -107,6 +107,9 @@ PROFILES = st.builds(
         rank_step=COUNTS,
         sparsity_pays=st.booleans(),
         stores_packed=st.booleans(),
+        sparsity_patterns=st.lists(
+            st.sampled_from(["2:4", "1:4", "block:1x4", "unstructured"]), max_size=3
+        ).map(tuple),
     ),
     limits=st.builds(
         Limits,

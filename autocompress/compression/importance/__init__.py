@@ -1,0 +1,1 @@
+"""Which channels matter least; one file per criterion."""

@@ -1,0 +1,1 @@
+"""How zeros may be laid out in a weight; one file per pattern."""

@@ -1,0 +1,1 @@
+"""Which weights matter least; one file per criterion."""
