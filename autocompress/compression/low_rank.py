@@ -13,6 +13,7 @@ import torch
 
 from autocompress.compression.base import Technique
 from autocompress.compression.parts import Part, Transform
+from autocompress.compression.refusals import called_again
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
@@ -39,6 +40,18 @@ class LowRank(Technique):
             if ranks:
                 found.append(Choice(RANK + layer.name, (None, *ranks)))
         return found
+
+    def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
+        """Groups, shared weights, or no rank that pays."""
+        if layer.groups > 1:
+            kind = "depthwise" if layer.is_depthwise else "grouped"
+            return f"{kind} convolution: its weight is {layer.groups} matrices, not one"
+        if layer.calls > 1:
+            return called_again(layer)
+        return (
+            f"no rank in steps of {capabilities.rank_step} needs {WORTHWHILE:.0%} of its "
+            "multiplications or fewer"
+        )
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``rank``."""

@@ -34,6 +34,10 @@ class Sparsity(Technique):
             return []
         return [Choice(SPARSITY + layer.name, RATIOS) for layer in graph.layers.values()]
 
+    def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
+        """Zeros do not pay."""
+        return "zeros make nothing faster on this device, and the packed file was not asked for"
+
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``sparsity``."""
         return {"sparsity": value}

@@ -78,6 +78,11 @@ class ElasticModel(nn.Module):
         self.selection = selection
         return self
 
+    @property
+    def layers(self) -> Mapping[str, ElasticLayer]:
+        """The layers with shared weights, by name."""
+        return self._layers
+
     def update_norms(self, on: bool) -> None:
         """Whether training moves the running statistics: on for the largest candidate only."""
         for norm in self._norms.values():
