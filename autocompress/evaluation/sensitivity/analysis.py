@@ -1,4 +1,4 @@
-"""The analysis as a whole: score every setting, measure as many as time allows, estimate the rest."""
+"""The analysis as a whole: score every setting, measure what time allows, estimate the rest."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from autocompress.evaluation.splits import Split
 from autocompress.graph.selection import DEPTH
 
 #: Examples that gradients are taken on, at the most.
-SCORE_EXAMPLES = 64
+SCORE_EXAMPLES = 32
 #: Bytes of results that are kept for each set of examples, and for the scores.
 LIMIT_BYTES = 1 << 30
-#: Share of the time that the Hessian may be looked at in.
-_SCORING = 0.25
+#: Share of the time that scoring may take.
+_SCORING = 0.3
 
 #: Metrics of a genome that need no evaluation: "size_bytes", "macs", "latency_ms" …
 Price: TypeAlias = Callable[[Genome], Mapping[str, float]]
@@ -89,7 +89,7 @@ def analyse(
         torch.set_num_threads(evaluator.threads)
     settings = single_settings(space)
     truth = TrueLoss(evaluator, examples, limit_bytes=limit_bytes)
-    scores, count, note = _scores(evaluator, truth, settings, limits, seed, limit_bytes)
+    scores, count, notes = _scores(evaluator, truth, settings, limits, seed, limit_bytes)
     measured, errors = _measure(truth, settings, limits, progress)
     rows = []
     for setting in settings:
@@ -111,7 +111,7 @@ def analyse(
         examples=len(examples),
         score_examples=count,
         seconds=time.monotonic() - began,
-        notes=(note,) if note else (),
+        notes=notes,
     )
 
 
@@ -134,7 +134,7 @@ def _scores(
     limits: Limits,
     seed: int,
     limit_bytes: int,
-) -> tuple[dict[Setting, dict[str, float]], int, str]:
+) -> tuple[dict[Setting, dict[str, float]], int, tuple[str, ...]]:
     """The scores, how many examples they were taken on, and what is missing."""
     scorer = Scorer(
         evaluator.elastic, evaluator.original, truth.kept.raw, settings, evaluator.task,
@@ -146,7 +146,9 @@ def _scores(
         now = time.monotonic()
         until = now + _SCORING * max(0.0, limits.deadline - now)
     found = scorer.scores(inputs, targets, seed=seed, deadline=until)
-    return found, scorer.examples, scorer.note
+    late = f"{scorer.unscored} settings have no cheap scores, for want of time"
+    notes = (scorer.note, late if scorer.unscored else "")
+    return found, scorer.examples, tuple(note for note in notes if note)
 
 
 def _measure(
@@ -179,10 +181,10 @@ def _in_sweeps(truth: TrueLoss, settings: Sequence[Setting]) -> Iterator[Setting
     """The rounds of interest, each in the order in which the model is run."""
     nodes = list(truth.kept.raw.graph.nodes)
     places: dict[str, int] = {}
-    for place, node in enumerate(nodes):
-        places.setdefault(node.name, place)
+    for number, node in enumerate(nodes):
+        places.setdefault(node.name, number)
         if node.op == "call_module":
-            places.setdefault(str(node.target), place)
+            places.setdefault(str(node.target), number)
     blocks = {b.name: places.get(b.input, 0) for b in truth.evaluator.elastic.graph.blocks}
     stages = truth.evaluator.elastic.graph.stages
 

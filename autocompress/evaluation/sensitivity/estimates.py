@@ -1,7 +1,7 @@
 """How well cheap scores agree with true losses, and losses estimated from them where none is known.
 
 Every function takes a table with a row per setting: ``technique``, ``measured``, ``loss_change``,
-``metric_drop`` and a column for every score of :data:`autocompress.evaluation.sensitivity.scores.SCORES`.
+``metric_drop``, ``error`` and a column for every score of :data:`.scores.SCORES`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from autocompress.evaluation.sensitivity.scores import SCORES
 
 Floats = npt.NDArray[np.float64]
 
-#: Measured rows that a score has to be held against before it is trusted.
+#: Measured rows that scores have to be held against before one of them is chosen.
 FEWEST = 8
+#: Measured rows of a technique by which a score is turned into its losses.
+FEWEST_OWN = 5
 #: The score that is a loss by itself, taken as it is while too little is measured.
 _UNCALIBRATED = "output_fisher"
 ALL = "all"
@@ -61,8 +63,9 @@ def with_estimates(table: pd.DataFrame) -> pd.DataFrame:
     """The table with losses for the rows that were not measured, from their cheap scores.
 
     For each technique the score that agrees best with its measured rows is turned into a loss by
-    isotonic regression; where fewer than :data:`FEWEST` rows of the technique are measured, all
-    measured rows are taken. Below that, ``loss_change`` is the score ``output_fisher`` itself, and
+    isotonic regression on them. With fewer than :data:`FEWEST` such rows the score is chosen by
+    all measured rows, with fewer than :data:`FEWEST_OWN` the regression is on all of them, too.
+    With fewer than :data:`FEWEST` in all ``loss_change`` is the score ``output_fisher`` itself, and
     there is no ``metric_drop``.
 
     Returns:
@@ -76,8 +79,8 @@ def with_estimates(table: pd.DataFrame) -> pd.DataFrame:
         if not wanted.any():
             continue
         own = known[known["technique"] == technique]
-        basis, said = (own, technique) if len(own) >= FEWEST else (known, "all techniques")
-        score = _best(basis)
+        basis, said = (own, technique) if len(own) >= FEWEST_OWN else (known, "all techniques")
+        score = _best(own) or _best(known)
         if score is not None:
             _calibrated(table, wanted, basis, score, said)
         left = wanted & table["loss_change"].isna() & table[_UNCALIBRATED].notna()

@@ -39,6 +39,7 @@ class Frontier:
         self._costs = self._live_bytes(batches[0][:2])
         self._limit = limit_bytes
         self._interpreter = fx.Interpreter(module, garbage_collect_values=False)
+        self._place = 0
         self._restart()
 
     def affordable(self, cut: int) -> int:

@@ -13,7 +13,10 @@ from torch import fx, nn
 from autocompress.evaluation.task import Task
 
 #: Random directions of Hutchinson's estimate at the most.
-_PROBES = 8
+_PROBES = 4
+#: Examples that gradients are taken on, however little time there is.
+_LEAST = 4
+_NO_TIME = "there was no time for second derivatives: no score hessian_trace"
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,19 +24,19 @@ class Gradients:
     """Derivatives of the loss of a model in evaluation mode.
 
     Attributes:
-        mean: by layer, the gradient of the mean loss with respect to its weight.
         squared: by layer, the mean over examples of the squared gradient: the diagonal of the
             empirical Fisher information.
         outputs: by node, each example's gradient of its own loss with respect to the node's result,
             shape ``(n, ...)``.
+        examples: how many examples the gradients are of.
         curvature: by layer, the mean of the Hessian's diagonal over its weight (its trace by the
             number of weights); empty where the model cannot be differentiated twice.
         note: why ``curvature`` is empty, or "".
     """
 
-    mean: Mapping[str, torch.Tensor]
     squared: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
+    examples: int
     curvature: Mapping[str, float]
     note: str = ""
 
@@ -59,13 +62,17 @@ def find_gradients(
         layers: names of the modules with a weight.
         nodes: names of the nodes whose results are asked for.
         seed: of the random directions.
-        deadline: ``time.monotonic()`` after which no further direction is tried.
+        deadline: ``time.monotonic()`` after which fewer examples are taken, and no further
+            direction is tried.
     """
-    weights = {name: model.get_submodule(name).weight for name in layers}
-    mean = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
-    squared = {name: torch.zeros_like(m) for name, m in mean.items()}
+    weights = {name: model.get_parameter(f"{name}.weight") for name in layers}
+    squared = {name: torch.zeros_like(w) for name, w in weights.items()}
     outputs: dict[str, list[torch.Tensor]] = {name: [] for name in nodes}
+    count = 0
     for i in range(len(inputs)):
+        if i >= _LEAST and deadline is not None and time.monotonic() > deadline:
+            break
+        count += 1
         taped = _Taped(model, nodes)
         with torch.enable_grad():
             loss = task.loss(taped.run(inputs[i : i + 1]), targets[i : i + 1])
@@ -73,14 +80,17 @@ def find_gradients(
             found = torch.autograd.grad(loss, [*weights.values(), *seen], allow_unused=True)
         for name, gradient in zip(weights, found[: len(weights)], strict=True):
             if gradient is not None:
-                mean[name] += gradient / len(inputs)
-                squared[name] += gradient.square() / len(inputs)
+                squared[name] += gradient.square()
         for name, value, gradient in zip(outputs, seen, found[len(weights) :], strict=True):
             outputs[name].append(torch.zeros_like(value) if gradient is None else gradient)
-    curvature, note = _curvature(model, inputs, targets, task, weights, seed, deadline)
-    return Gradients(
-        mean, squared, {name: torch.cat(held) for name, held in outputs.items()}, curvature, note
+    curvature, note = _curvature(
+        model, inputs[:count], targets[:count], task, weights, seed, deadline
     )
+    return Gradients(
+        {name: total / count for name, total in squared.items()},
+        {name: torch.cat(held) for name, held in outputs.items()},
+        count, curvature, note,
+    )  # fmt: skip
 
 
 class _Taped(fx.Interpreter):
@@ -110,6 +120,8 @@ def _curvature(
     As HAWQ-V2 (Dong et al. 2020, arXiv:1911.03852): the expectation of ``v^T H v`` over random
     signs ``v`` is the trace; the directions of all layers are drawn at once.
     """
+    if deadline is not None and time.monotonic() > deadline:
+        return {}, _NO_TIME
     generator = torch.Generator().manual_seed(seed)
     held = list(weights.values())
     totals = [0.0] * len(held)
@@ -119,15 +131,18 @@ def _curvature(
             loss = task.loss(model(inputs), targets)
             first = torch.autograd.grad(loss, held, create_graph=True)
             for _ in range(_PROBES):
+                if done and deadline is not None and time.monotonic() > deadline:
+                    break
                 signs = [_signs(weight, generator) for weight in held]
                 product = torch.autograd.grad(first, held, signs, retain_graph=True)
                 for i, (sign, row) in enumerate(zip(signs, product, strict=True)):
                     totals[i] += float((sign * row).sum())
                 done += 1
-                if deadline is not None and time.monotonic() > deadline:
-                    break
     except (RuntimeError, NotImplementedError) as error:  # an operator without second derivative
-        return {}, f"no second derivatives: {str(error).partition(chr(10))[0]}"
+        return (
+            {},
+            f"no score hessian_trace: no second derivatives ({str(error).splitlines()[0]})",
+        )
     return {
         name: total / done / weight.numel()
         for (name, weight), total in zip(weights.items(), totals, strict=True)

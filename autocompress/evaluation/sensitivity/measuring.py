@@ -85,9 +85,7 @@ class TrueLoss:
             examples.
     """
 
-    def __init__(
-        self, evaluator: CandidateEvaluator, examples: Split, *, limit_bytes: int
-    ) -> None:
+    def __init__(self, evaluator: CandidateEvaluator, examples: Split, *, limit_bytes: int) -> None:
         self.evaluator = evaluator
         self.examples = examples
         self.limit_bytes = limit_bytes

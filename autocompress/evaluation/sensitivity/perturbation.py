@@ -105,7 +105,8 @@ class Perturbations:
         with torch.no_grad():
             if setting.kind + ":" == WIDTH:
                 return {
-                    name: self._without(name, *masks) for name, masks in self.removed(setting).items()
+                    name: self._without(name, *masks)
+                    for name, masks in self.removed(setting).items()
                 }
             if setting.kind + ":" == DEPTH:
                 return {name: -self.original[name].weight for name in setting.layers}

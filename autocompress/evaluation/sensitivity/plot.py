@@ -15,7 +15,7 @@ _INSIDE = 0.95
 
 
 def heat_map(table: pd.DataFrame, column: str) -> Any:
-    """Layers by settings; see :meth:`autocompress.evaluation.sensitivity.result.Sensitivity.plot`."""
+    """Layers by settings; see :meth:`.result.Sensitivity.plot`."""
     import plotly.graph_objects as go
 
     figures = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -62,6 +63,7 @@ class Scorer:
     Attributes:
         examples: how many were taken.
         note: which score there is not, and why, or "".
+        unscored: settings that there was no time for.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Scorer:
             if node.op == "call_module":
                 self._calls.setdefault(str(node.target), []).append(node.name)
         self._present = {node.name: node for node in model.graph.nodes}
-        self.examples = 0
+        self.examples = self.unscored = 0
         self.note = ""
 
     def scores(
@@ -115,27 +117,30 @@ class Scorer:
             inputs: shape ``(n, ...)``; fewer are taken where memory is short.
             targets: shape ``(n, ...)``.
             seed: of the Hessian's random directions.
-            deadline: ``time.monotonic()`` after which no further direction is tried.
+            deadline: ``time.monotonic()`` after which settings get no scores any more.
         """
         sites = self._sites()
         count = fitting(len(inputs), self._bytes_each(inputs[:1]), self.limit_bytes)
         inputs, targets = inputs[:count], targets[:count]
-        self.examples = count
         layers = [name for name in self.graph.layers if name in self._calls]
         gradients = find_gradients(
             self.model, inputs, targets, self.task, layers=layers, nodes=list(sites), seed=seed,
             deadline=deadline,
         )  # fmt: skip
+        count = self.examples = gradients.examples
         self.note = gradients.note
         strikes = {setting: _Strike(torch.zeros(count)) for setting in self.settings}
         with torch.no_grad():
             found = _Striking(
                 self.model, sites, gradients.outputs, strikes,
-                lambda setting: self._of_weights(setting, gradients),
+                lambda setting: self._of_weights(setting, gradients), deadline,
             )  # fmt: skip
-            found.run(inputs)
+            found.run(inputs[:count])
+            self.unscored = len(found.late)
             return {
-                setting: {**_of_strike(strikes[setting]), **found.of_weights(setting)}
+                setting: {}
+                if setting in found.late
+                else {**_of_strike(strikes[setting]), **found.of_weights(setting)}
                 for setting in self.settings
             }
 
@@ -236,12 +241,15 @@ class _Striking(fx.Interpreter):
         gradients: Mapping[str, torch.Tensor],
         strikes: Mapping[Setting, _Strike],
         weigh: Callable[[Setting], dict[str, float]],
+        deadline: float | None,
     ) -> None:
         super().__init__(model, garbage_collect_values=False)
         self.sites = sites
         self.gradients = gradients
         self.strikes = strikes
         self.weigh = weigh
+        self.deadline = deadline
+        self.late: set[Setting] = set()
         self._weighed: dict[Setting, dict[str, float]] = {}
 
     def of_weights(self, setting: Setting) -> dict[str, float]:
@@ -253,6 +261,9 @@ class _Striking(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         for setting, change in self.sites.get(n.name, ()):
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.late.add(setting)
+                continue
             changed = change(n, self.env, value)
             self.strikes[setting].add(value, changed - value, self.gradients[n.name])
             self.of_weights(setting)  # while the setting's weights are at hand

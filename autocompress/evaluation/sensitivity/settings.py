@@ -20,7 +20,7 @@ _FIRST = {"w4a8": 0, "depth": 1, "width": 2, "branch": 3, "kernel": 3, "rank": 4
 _LATER = 5
 #: Settings of each kind that are tried before all others, spread over layers and options, so that
 #: estimates of what is not tried have something of every kind to go by.
-_PILOTS = 3
+_PILOTS = 5
 ARCHITECTURE = "architecture"
 
 

@@ -81,7 +81,7 @@ class Suffix:
         cut: how many nodes of ``base`` are taken as known.
 
     Attributes:
-        cut: as given, or smaller where ``module`` reads something that ``base`` has dropped by then.
+        cut: as given, or smaller where ``module`` reads what ``base`` has dropped by then.
     """
 
     def __init__(self, base: fx.GraphModule, module: fx.GraphModule, cut: int) -> None:
@@ -132,8 +132,10 @@ class Suffix:
         by_name = {node.name: node for node in self.module.graph.nodes}
         env = {by_name[name]: values[name] for name in self.needed}
         self._interpreter.env = env
-        if watch is not None and any([watch(name, values[name]) for name in self.needed]):
-            return None
+        if watch is not None:
+            ended = [watch(name, values[name]) for name in self.needed]
+            if any(ended):
+                return None
         for place, node in enumerate(self._nodes):
             if node.op == "output":
                 return env[node.all_input_nodes[0]]
