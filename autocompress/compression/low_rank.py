@@ -45,7 +45,7 @@ class LowRank(Technique):
         """Groups, shared weights, or no rank that pays."""
         if layer.groups > 1:
             kind = "depthwise" if layer.is_depthwise else "grouped"
-            return f"{kind} convolution: its weight is {layer.groups} matrices, not one"
+            return f"{kind} convolution: its weight is many small matrices, not one"
         if layer.calls > 1:
             return called_again(layer)
         return (

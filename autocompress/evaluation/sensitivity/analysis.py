@@ -90,6 +90,7 @@ def analyse(
     settings = single_settings(space)
     truth = TrueLoss(evaluator, examples, limit_bytes=limit_bytes)
     scores, count, notes = _scores(evaluator, truth, settings, limits, seed, limit_bytes)
+    savings = {} if price is None else _savings(settings, space, price)
     measured, errors = _measure(truth, settings, limits, progress)
     rows = []
     for setting in settings:
@@ -98,8 +99,7 @@ def analyse(
         row |= {name: scores[setting].get(name, math.nan) for name in SCORES}
         rows.append({**row, "error": errors.get(setting, "")})
     table = pd.DataFrame(rows, columns=[*_COLUMNS, *SCORES, "error"])
-    if price is not None:
-        table = _with_savings(table, settings, space, price)
+    table = table.assign(**savings)
     references = {"kept": truth.kept.outcome}
     if any(evaluator.changes_structure(s.candidate) for s in measured):
         references["reestimated"] = truth.reestimated.outcome
@@ -218,13 +218,14 @@ def _row(
     return row
 
 
-def _with_savings(
-    table: pd.DataFrame, settings: Sequence[Setting], space: ElasticSpace, price: Price
-) -> pd.DataFrame:
-    """The table with what each setting saves against the original."""
+def _savings(
+    settings: Sequence[Setting], space: ElasticSpace, price: Price
+) -> dict[str, list[float]]:
+    """By column, what each setting saves against the original."""
     whole = price(space.original)
     prices = [price(setting.genome) for setting in settings]
-    for metric in SAVED:
-        if metric in whole:
-            table[f"{metric}_saved"] = [whole[metric] - p.get(metric, math.nan) for p in prices]
-    return table
+    return {
+        f"{metric}_saved": [whole[metric] - p.get(metric, math.nan) for p in prices]
+        for metric in SAVED
+        if metric in whole
+    }

@@ -50,7 +50,8 @@ def find_gradients(
     layers: Collection[str],
     nodes: Collection[str],
     seed: int,
-    deadline: float | None = None,
+    gradients_until: float | None = None,
+    curvature_until: float | None = None,
 ) -> Gradients:
     """Differentiate the loss of ``model`` on some examples.
 
@@ -62,15 +63,15 @@ def find_gradients(
         layers: names of the modules with a weight.
         nodes: names of the nodes whose results are asked for.
         seed: of the random directions.
-        deadline: ``time.monotonic()`` after which fewer examples are taken, and no further
-            direction is tried.
+        gradients_until: ``time.monotonic()`` after which no further example is taken.
+        curvature_until: the same for random directions of the Hessian.
     """
     weights = {name: model.get_parameter(f"{name}.weight") for name in layers}
     squared = {name: torch.zeros_like(w) for name, w in weights.items()}
     outputs: dict[str, list[torch.Tensor]] = {name: [] for name in nodes}
     count = 0
     for i in range(len(inputs)):
-        if i >= _LEAST and deadline is not None and time.monotonic() > deadline:
+        if i >= _LEAST and gradients_until is not None and time.monotonic() > gradients_until:
             break
         count += 1
         taped = _Taped(model, nodes)
@@ -84,7 +85,7 @@ def find_gradients(
         for name, value, gradient in zip(outputs, seen, found[len(weights) :], strict=True):
             outputs[name].append(torch.zeros_like(value) if gradient is None else gradient)
     curvature, note = _curvature(
-        model, inputs[:count], targets[:count], task, weights, seed, deadline
+        model, inputs[:count], targets[:count], task, weights, seed, curvature_until
     )
     return Gradients(
         {name: total / count for name, total in squared.items()},

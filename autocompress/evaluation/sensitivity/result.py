@@ -63,12 +63,14 @@ class Sensitivity:
         """What was found, in a few lines for a person."""
         rows = len(self.table)
         measured = int(self.table["measured"].sum())
+        estimated = int((self.table["estimated_from"] != "").sum())
         failed = int((self.table["error"] != "").sum())
+        unknown = rows - measured - estimated - failed
         kept = self.reference["kept"]
         lines = [
             f"{rows} settings of {self.table['layer'].nunique()} layers, groups and stages: "
-            f"{measured} measured on {self.examples} examples, {rows - measured - failed} "
-            f"estimated, {failed} failed, in {self.seconds:.0f} s",
+            f"{measured} measured on {self.examples} examples, {estimated} estimated, "
+            f"{failed} failed, {unknown} without a figure, in {self.seconds:.0f} s",
             f"original: loss {kept['loss']:.4g}, metric {kept['metric']:.4g}",
         ]
         lines += [f"rank agreement of {said}" for said in self._agreements()]

@@ -31,6 +31,14 @@ SCORES = {
     "output_sqnr_db": False,
     "weight_error": True,
 }
+#: Shares of the time by which gradients, and after them second derivatives, are to be there.
+_GRADIENTS, _CURVATURE = 0.35, 0.6
+
+
+def _share(share: float, deadline: float | None) -> float | None:
+    """When that share of the time from now to ``deadline`` is over."""
+    now = time.monotonic()
+    return None if deadline is None else now + share * (deadline - now)
 
 
 @dataclass
@@ -125,7 +133,8 @@ class Scorer:
         layers = [name for name in self.graph.layers if name in self._calls]
         gradients = find_gradients(
             self.model, inputs, targets, self.task, layers=layers, nodes=list(sites), seed=seed,
-            deadline=deadline,
+            gradients_until=_share(_GRADIENTS, deadline),
+            curvature_until=_share(_CURVATURE, deadline),
         )  # fmt: skip
         count = self.examples = gradients.examples
         self.note = gradients.note
