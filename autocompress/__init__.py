@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autocompress.api import plan as plan
     from autocompress.api import resume as resume
     from autocompress.api import search as search
+    from autocompress.api import sensitivity as sensitivity
     from autocompress.core.budget import Budget as Budget
     from autocompress.core.candidate import Candidate as Candidate
     from autocompress.core.candidate import LayerPolicy as LayerPolicy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from autocompress.core.objective import Objective as Objective
     from autocompress.elastic.registry import list_spaces as list_spaces
     from autocompress.evaluation.data import Data as Data
+    from autocompress.evaluation.sensitivity.result import Sensitivity as Sensitivity
     from autocompress.evaluation.task import Task as Task
     from autocompress.export import pack as pack
     from autocompress.export import unpack as unpack
@@ -44,6 +46,7 @@ _HOME = {
     "Objective": "autocompress.core.objective",
     "Recipe": "autocompress.core.candidate",
     "SearchResult": "autocompress.agent.result",
+    "Sensitivity": "autocompress.evaluation.sensitivity.result",
     "Solution": "autocompress.agent.result",
     "Task": "autocompress.evaluation.task",
     "list_profiles": "autocompress.hardware",
@@ -54,6 +57,7 @@ _HOME = {
     "plan": "autocompress.api",
     "resume": "autocompress.api",
     "search": "autocompress.api",
+    "sensitivity": "autocompress.api",
     "unpack": "autocompress.export",
     "verify": "autocompress.export",
 }
@@ -67,6 +71,7 @@ __all__ = [
     "Objective",
     "Recipe",
     "SearchResult",
+    "Sensitivity",
     "Solution",
     "Task",
     "__version__",
@@ -78,6 +83,7 @@ __all__ = [
     "plan",
     "resume",
     "search",
+    "sensitivity",
     "unpack",
     "verify",
 ]

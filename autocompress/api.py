@@ -18,6 +18,7 @@ from autocompress.agent.request import Request
 from autocompress.agent.result import SearchResult
 from autocompress.agent.run_folder import RunFolder
 from autocompress.agent.stages import inspect as inspect_stage
+from autocompress.compression.registry import make_techniques
 from autocompress.core.budget import Budget
 from autocompress.core.events import Observer
 from autocompress.core.objective import (
@@ -31,6 +32,7 @@ from autocompress.core.objective import (
 from autocompress.core.space import SearchSpace
 from autocompress.errors import RequestError, StorageError
 from autocompress.evaluation.data import Data
+from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.task import Task
 from autocompress.hardware.profile import HardwareProfile
 from autocompress.hardware.profiles import load_profile
@@ -199,6 +201,66 @@ def resume(
     )
 
 
+def sensitivity(
+    model: nn.Module,
+    data: Data | str,
+    *,
+    device: Any = None,
+    techniques: Sequence[str] | None = None,
+    task: Task | None = None,
+    budget: Budget | str | float = "2m",
+    examples: int = 256,
+    seed: int = 0,
+    progress: bool | str = True,
+) -> Sensitivity:
+    """The loss of every layer under every setting alone, without training.
+
+    Each setting that a search would have to choose from (bits, width, rank, sparsity, codebook,
+    depth) is given to one layer or channel group, and the change of loss and metric is measured, as
+    the search sees a candidate that is not trained: quantised with ranges of the calibration
+    examples; with batch norm statistics re-estimated where more than bit-widths change. What the
+    budget does not pay for is estimated from cheap scores, and marked.
+
+    Args:
+        model: a trained ``torch.nn.Module``; not changed.
+        data: ``Data``, or a text such as ``"digits"`` or ``"cifar10:DIR"``.
+        device: whose settings are looked at and priced: as in :func:`search`. Nothing is measured
+            on it. None takes the settings of an x86 CPU, without latencies.
+        techniques: names; None takes all of them.
+        task: loss and metric; classification by default.
+        budget: time for all of it, such as ``"2m"``, or ``Budget(trials=...)`` for a number of
+            measured settings, which does not depend on the machine's speed.
+        examples: validation examples that losses are measured on, spread over the classes, and
+            training examples that batch norm statistics are re-estimated from.
+        seed: decides which examples, and the random directions in which the Hessian is looked at.
+        progress: True shows progress; or "live", "plain", "json", "none".
+
+    Returns:
+        The table, what cannot take a setting and why, and the agreement of the cheap scores with
+        the measured losses.
+
+    Raises:
+        RequestError: the request is wrong; the message says how to mend it.
+        DataError: the data do not fit the model.
+        CaptureError: the model cannot be captured.
+    """
+    from autocompress.agent.sensitivity import run_sensitivity
+
+    if not isinstance(model, nn.Module):
+        raise RequestError(
+            f"the model is a {type(model).__name__}; give a trained torch.nn.Module: a search "
+            "space has no trained weights whose loss could be looked at"
+        )
+    _check_task(task, ())
+    make_techniques(techniques)
+    mode = progress if isinstance(progress, str) else ("auto" if progress else "none")
+    with make_display(mode) as display:
+        return run_sensitivity(
+            model, Data.of(data), device=device, techniques=techniques, task=task or Task(),
+            budget=Budget.parse(budget), examples=examples, seed=seed, observer=display,
+        )  # fmt: skip
+
+
 def _subject_again(stored: Mapping[str, Any], run_dir: str | Path) -> Any:
     if stored["kind"] == "space":
         return stored["model"]
@@ -265,7 +327,6 @@ def _check_task(task: Task | None, bounds: Sequence[Constraint]) -> None:
 def _check_names(
     model: Any, strategy: Any, executor: str, techniques: Sequence[str] | None
 ) -> None:
-    from autocompress.compression.registry import make_techniques
     from autocompress.elastic.registry import list_spaces
 
     checks: list[tuple[str, Any, Callable[[], Sequence[str]]]] = [

@@ -158,7 +158,7 @@ class _Run:
 
     def _add(self, name: str, candidate: Candidate, *, trains: bool = True) -> None:
         began = time.monotonic()
-        untrained = self.evaluator.prepare(candidate, steps=0, seed=self.seed)
+        untrained = self.evaluator.prepare(candidate, steps=0, seed=self.seed, repaired=True)
         before = self._accuracy(self._write(f"{name}-untrained", untrained))
         path, after = self.scratch / f"{name}-untrained.onnx", before
         if trains:

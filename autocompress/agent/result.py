@@ -13,7 +13,7 @@ import pandas as pd
 from autocompress.core.candidate import Candidate
 from autocompress.errors import InfeasibleError, RequestError, StorageError
 from autocompress.report.html import write_report
-from autocompress.report.run_folder import RunView, read_run
+from autocompress.report.run_folder import RunView, read_run, rows_of
 from autocompress.search.store import read_trials
 
 
@@ -130,6 +130,19 @@ class SearchResult:
         if "accuracy" in frame and not self.view.section("request").get("higher_is_better", True):
             frame["accuracy"] = -frame["accuracy"]  # trials hold it turned: larger is better
         return frame
+
+    @property
+    def skipped(self) -> pd.DataFrame:
+        """What cannot take a technique or setting: a row each, with the reason.
+
+        Columns ``layer`` (or channel group), ``technique`` ("any" for what none can change),
+        ``setting`` ("any" for all of the technique's) and ``reason``.
+        """
+        rows = [
+            (row.get("name"), row.get("technique"), row.get("setting"), row.get("reason"))
+            for row in rows_of(self.view.graph, "refusals")
+        ]
+        return pd.DataFrame(rows, columns=["layer", "technique", "setting", "reason"])
 
     @property
     def solutions(self) -> list[Solution]:

@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli import doctor, packing, plan, report, resume, search, spaces, verify
+from autocompress.cli import (
+    doctor,
+    packing,
+    plan,
+    report,
+    resume,
+    search,
+    sensitivity,
+    spaces,
+    verify,
+)
 from autocompress.cli.devices import app as devices
 from autocompress.cli.faults import DEBUG_VARIABLE, Commands, show_bug
 
@@ -26,6 +36,7 @@ app.command()(search.search)
 app.command()(plan.plan)
 app.command()(resume.resume)
 app.command()(report.report)
+app.command()(sensitivity.sensitivity)
 app.command()(spaces.spaces)
 app.add_typer(devices.app, name="devices")
 app.command()(verify.verify)

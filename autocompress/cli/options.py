@@ -171,14 +171,14 @@ def request(
     Raises:
         RequestError: a text cannot be read, or names what does not exist.
     """
-    names = _listed(objectives)
+    names = listed(objectives)
     parse_objectives(names)
     return {
         "device": device,
         "budget": Budget(seconds=parse_seconds(budget), trials=trials),
         "objectives": tuple(names),
         "constraints": constraint_values(constraints or ()),
-        "techniques": tuple(_listed(techniques)) if techniques is not None else None,
+        "techniques": tuple(listed(techniques)) if techniques is not None else None,
         "strategy": strategy,
         "executor": executor,
         "workers": workers,
@@ -215,5 +215,6 @@ def progress_mode(as_json: bool, quiet: bool) -> str:
     return "json" if as_json else "none" if quiet else "auto"
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """The words between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from autocompress.compression.parts import Part, Transform
+from autocompress.compression.refusals import Refusal
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
@@ -64,6 +65,22 @@ class Technique(ABC):
 
         They are named ``"<gene>:<layer or group>"``, or ``"recipe:<field>"`` if of kind "recipe".
         """
+
+    def refusals(self, graph: ModelGraph, capabilities: Capabilities) -> list[Refusal]:
+        """The layers (or channel groups) that :meth:`choices` has no gene for, and why.
+
+        Override :meth:`refusal`, or this where the technique's genes are not of layers.
+        """
+        offered = {choice.name.partition(":")[2] for choice in self.choices(graph, capabilities)}
+        return [
+            Refusal(layer.name, self.name, self.refusal(layer, capabilities))
+            for layer in graph.layers.values()
+            if layer.name not in offered
+        ]
+
+    def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
+        """Why there is no gene for ``layer``, in words."""
+        return f"{self.name} offers nothing for it on this device"
 
     @abstractmethod
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:

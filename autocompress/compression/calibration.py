@@ -57,9 +57,9 @@ def observe(
     held = list(batches)
     if not held:
         raise DataError("there are no calibration batches; give at least one")
-    watcher = _Watcher(module, nodes, max(1, _KEPT // len(held)))
-    run_over(watcher, module, held)
-    return {name: seen.range(chosen) for name, seen in watcher.seen.items()}
+    seen = {name: TensorRange(name, batches=len(held)) for name in nodes}
+    run_over(_Watcher(module, seen), module, held)
+    return {name: found.range(chosen) for name, found in seen.items()}
 
 
 def run_over(
@@ -76,17 +76,27 @@ def run_over(
         module.train(was_training)
 
 
-class _Seen:
-    """Extremes and a sample of a tensor's values."""
+class TensorRange:
+    """The range of one tensor: give it every batch's values, then ask.
 
-    def __init__(self, name: str, limit: int) -> None:
+    Args:
+        name: of the tensor, for errors.
+        batches: how many there will be.
+    """
+
+    def __init__(self, name: str, *, batches: int) -> None:
         self.name = name
-        self.limit = limit
+        self.limit = max(1, _KEPT // batches)
         self.low = 0.0
         self.high = 0.0
         self.sample: list[torch.Tensor] = []
 
     def add(self, value: torch.Tensor) -> None:
+        """Take a batch's values into account.
+
+        Raises:
+            DataError: they hold NaN or infinity.
+        """
         low, high = (float(v) for v in torch.aminmax(value))
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
             raise DataError(
@@ -99,14 +109,15 @@ class _Seen:
         self.sample.append(flat[::stride].clone())
 
     def range(self, method: RangeMethod) -> Range:
+        """The range of all values given."""
         values = torch.cat(self.sample).double().sort().values
         return method.choose(values, self.low, self.high)
 
 
 class _Watcher(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, nodes: Collection[str], limit: int) -> None:
+    def __init__(self, module: fx.GraphModule, seen: Mapping[str, TensorRange]) -> None:
         super().__init__(module)
-        self.seen: Mapping[str, _Seen] = {name: _Seen(name, limit) for name in nodes}
+        self.seen = seen
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autocompress.compression.base import Technique
 from autocompress.compression.parts import Part, Transform
+from autocompress.compression.refusals import called_again
 from autocompress.compression.stored.shared import share
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
@@ -15,6 +16,8 @@ from autocompress.graph.model_graph import Layer, ModelGraph
 CODEBOOK = "codebook:"
 #: Values offered: 16 have indices of 4 bits, the others of 8 (fewer bits once packed).
 SIZES = (256, 32, 16)
+#: Weights below which even the smallest codebook is not worth its table.
+_FEWEST = 2 * SIZES[-1]
 
 
 class Clustering(Technique):
@@ -36,8 +39,16 @@ class Clustering(Technique):
         return [
             Choice(CODEBOOK + layer.name, (None, *SIZES))
             for layer in graph.layers.values()
-            if layer.calls == 1 and layer.parameters >= 2 * SIZES[-1]
+            if layer.calls == 1 and layer.parameters >= _FEWEST
         ]
+
+    def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
+        """Codebooks do not pay, or the layer is called twice or too small."""
+        if not capabilities.stores_packed:
+            return "codebooks make nothing faster, and the packed file was not asked for"
+        if layer.calls > 1:
+            return called_again(layer)
+        return f"its {layer.parameters} weights are too few to share {SIZES[-1]} values"
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``codebook``."""

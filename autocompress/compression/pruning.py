@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from autocompress.compression.base import Technique
 from autocompress.compression.parts import Part, Transform
+from autocompress.compression.refusals import Refusal
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
@@ -36,6 +37,23 @@ class Pruning(Technique):
             if group.rigid is None and len(widths) > 1:
                 found.append(Choice(WIDTH + group.name, widths))
         return found
+
+    def refusals(self, graph: ModelGraph, capabilities: Capabilities) -> list[Refusal]:
+        """Channel groups that keep their width, and layers whose channels are not known."""
+        found = []
+        for group in graph.groups.values():
+            reason = group.rigid
+            if reason is None and len(width_options(group.channels, capabilities.channel_step)) < 2:
+                reason = f"its {group.channels} channels are too few to take some away"
+            if reason is not None:
+                found.append(Refusal(group.name, self.name, reason))
+        told = {s.name: s.reason for s in graph.skipped if s.reason.startswith("its channels")}
+        otherwise = "how its channels depend on others could not be found out"
+        return found + [
+            Refusal(name, self.name, told.get(name, otherwise))
+            for name in graph.layers
+            if name not in graph.group_of
+        ]
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``width``, or None for the full width."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autocompress.compression.base import Technique
-from autocompress.compression.forms import form_of
+from autocompress.compression.forms import FORMS, form_of
 from autocompress.compression.parts import Part, Transform
 from autocompress.compression.precisions import precision_choices, precision_settings
+from autocompress.compression.refusals import EVERY_LAYER, Refusal, called_again
 from autocompress.compression.simulation import (
     recalibrate,
     simulate_quantization,
@@ -15,7 +16,7 @@ from autocompress.compression.simulation import (
 )
 from autocompress.compression.stored.registry import weight_form
 from autocompress.core.candidate import LayerPolicy, Scalar
-from autocompress.core.capabilities import Capabilities
+from autocompress.core.capabilities import Capabilities, Precision
 from autocompress.core.space import Choice
 from autocompress.graph.model_graph import Layer, ModelGraph
 
@@ -36,6 +37,22 @@ class Quantization(Technique):
     def choices(self, graph: ModelGraph, capabilities: Capabilities) -> Sequence[Choice]:
         """One precision gene per layer, of the pairs that the device offers."""
         return precision_choices(graph, capabilities)
+
+    def refusals(self, graph: ModelGraph, capabilities: Capabilities) -> list[Refusal]:
+        """Layers that stay in floats, and forms that exist but are not offered on the device."""
+        offered = {precision.name for precision in capabilities.precisions}
+        forms = [Precision(*bits).name for bits in FORMS]
+        reason = "the device's profile does not list it among what it runs well"
+        return [
+            *super().refusals(graph, capabilities),
+            *(Refusal(EVERY_LAYER, self.name, reason, n) for n in forms if n not in offered),
+        ]
+
+    def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
+        """Shared weights, or a device that runs floats only."""
+        if layer.calls > 1:
+            return f"{called_again(layer)}: kept in float"
+        return "the device's profile offers floats only"
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``weight_bits`` and ``activation_bits``."""

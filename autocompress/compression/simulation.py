@@ -7,7 +7,7 @@ priced: the *tensors* named by :func:`autocompress.graph.precision.quantized_ten
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import fx, nn
 
@@ -52,11 +52,30 @@ def simulate_quantization(
         DataError: no calibration batches, or values that are not finite.
     """
     result = simulate_weights(module, ops)
-    roots = scale_roots(ops)
-    sources = sorted(set(roots.values()))
+    sources = quantizer_places(ops)
     if not sources:
         return result
     ranges = observe(result, sources, calibration_batches, method=calibration)
+    return add_quantizers(result, ops, ranges)
+
+
+def quantizer_places(ops: Sequence[Op]) -> list[str]:
+    """The tensors whose ranges a candidate needs, sorted."""
+    return sorted(set(scale_roots(ops).values()))
+
+
+def add_quantizers(
+    result: fx.GraphModule, ops: Sequence[Op], ranges: Mapping[str, Range]
+) -> fx.GraphModule:
+    """Put activation quantisers into a graph with rounded weights, in place.
+
+    Args:
+        result: what :func:`simulate_weights` gave.
+        ops: the candidate's operations.
+        ranges: of the tensors of :func:`quantizer_places`.
+    """
+    roots = scale_roots(ops)
+    sources = sorted(set(roots.values()))
     nodes = {node.name: node for node in result.graph.nodes}
     quantizers = {name: _insert(result, nodes[name], ranges[name]) for name in sources}
     for op in ops:

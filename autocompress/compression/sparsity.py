@@ -60,6 +60,10 @@ class Sparsity(Technique):
                 found.append(Choice(SPARSITY + layer.name, (0.0, *options), ordered=ordered))
         return found
 
+    def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
+        """Zeros do not pay."""
+        return "zeros make nothing faster on this device, and the packed file was not asked for"
+
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``sparsity`` and ``pattern``."""
         if not isinstance(value, str):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
@@ -30,30 +32,45 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[torch.Tensor]) -> 
     if not norms:
         return False
     was_training = model.training
-    momenta = [norm.momentum for norm in norms]
     model.eval()
-    seen = 0
+    held = in_groups(batches)
+    first = next(held, None)
+    if first is None:
+        raise DataError("batch norm statistics need at least two examples to be taken from")
     try:
-        with torch.no_grad():
-            for inputs in _in_groups(batches):
-                if seen == 0:
-                    for norm in norms:
-                        norm.reset_running_stats()
-                        norm.momentum = None  # cumulative average
-                        norm.train()
-                seen += len(inputs)
+        with averaging(norms), torch.no_grad():
+            for inputs in chain([first], held):
                 model(inputs)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
         model.train(was_training)
-    if seen == 0:
-        raise DataError("batch norm statistics need at least two examples to be taken from")
     return True
 
 
-def _in_groups(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The batches, each of two examples or more; a single last one is left out."""
+@contextmanager
+def averaging(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Forget the norms' statistics, then average over every batch that is run in this block.
+
+    Each batch is normalised by its own statistics, as in training. Afterwards the norms are in
+    evaluation mode.
+    """
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average
+            norm.train()
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def in_groups(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The batches, each of two examples or more: one of a single example joins the next.
+
+    A single last one is left out.
+    """
     single: torch.Tensor | None = None
     for inputs in batches:
         joined = inputs if single is None else torch.cat([single, inputs])

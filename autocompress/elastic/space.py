@@ -13,6 +13,7 @@ from torch import nn
 
 from autocompress.compression.base import Technique
 from autocompress.compression.pruning import WIDTH
+from autocompress.compression.refusals import Refusal
 from autocompress.compression.registry import default_techniques
 from autocompress.core.candidate import Candidate, LayerPolicy, Recipe, Scalar
 from autocompress.core.capabilities import Capabilities
@@ -117,6 +118,32 @@ class ElasticSpace(SearchSpace):
     def name(self) -> str:
         """What the space is reported as."""
         return self._name
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Every layer and channel group that cannot take a technique or setting, with the reason.
+
+        First what no technique can touch, then technique by technique.
+        """
+        groups = {f"width kept: {g.rigid}" for g in self.graph.groups.values()}
+        whole = [
+            Refusal(skipped.name, "any", skipped.reason)
+            for skipped in self.graph.skipped
+            if skipped.name not in self.graph.layers and skipped.reason not in groups
+        ]
+        return whole + [
+            refusal
+            for technique in self.techniques
+            for refusal in technique.refusals(self.graph, self.capabilities)
+        ]
+
+    def technique_of(self, choice: Choice) -> Technique | None:
+        """The technique that adds a gene; None for one of the architecture."""
+        return self._owner.get(choice.name)
+
+    def layers_of(self, choice: Choice) -> tuple[str, ...]:
+        """The layers whose policies a technique's gene sets."""
+        return self._targets(choice.name)
 
     @property
     def choices(self) -> Sequence[Choice]:

@@ -109,6 +109,7 @@ class CandidateEvaluator:
             equal channels standing in one order.
         checkpoints: folder where finalised models are saved, or None.
         threads: torch threads; results depend on it in the last digits.
+        statistics: training examples that batch norm statistics are re-estimated from.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class CandidateEvaluator:
         teacher: nn.Module | None = None,
         checkpoints: Path | None = None,
         threads: int | None = None,
+        statistics: int = STATISTICS,
     ) -> None:
         self.elastic = elastic
         self.data = data
@@ -133,6 +135,7 @@ class CandidateEvaluator:
         self.teacher = teacher
         self.checkpoints = checkpoints
         self.threads = threads
+        self.statistics = statistics
         self._subset: Split | None = None
 
     def evaluate(self, candidate: Candidate, *, fidelity: Fidelity, seed: int) -> Evaluation:
@@ -149,13 +152,14 @@ class CandidateEvaluator:
             steps=self.effort.steps(fidelity),
             seed=seed,
             seconds=self.effort.final_seconds if final else None,
+            repaired=final,
         )
         split = self.data.val if final else self.trial_split()
         value = evaluate_model(prepared.model, split, self.task)
         kept = "trained"
         if final and prepared.train_steps:
             # a short training can harm what was nearly lossless: keep the better of the two
-            untrained = self.prepare(candidate, steps=0, seed=seed)
+            untrained = self.prepare(candidate, steps=0, seed=seed, repaired=True)
             before = evaluate_model(untrained.model, self.data.val, self.task)
             if self.task.score(before) > self.task.score(value):
                 kept, value = "untrained", before
@@ -170,9 +174,23 @@ class CandidateEvaluator:
         )
 
     def prepare(
-        self, candidate: Candidate, *, steps: int, seed: int, seconds: float | None = None
+        self,
+        candidate: Candidate,
+        *,
+        steps: int,
+        seed: int,
+        seconds: float | None = None,
+        repaired: bool = False,
     ) -> PreparedModel:
-        """The candidate with weights of its own, trained for ``steps``, or ``seconds`` at most.
+        """The candidate with weights of its own.
+
+        Args:
+            candidate: which.
+            steps: it is trained for so many.
+            seed: of the training.
+            seconds: it is trained for so long at the most.
+            repaired: whether layers of few bits that are not trained are repaired from the
+                calibration examples; that takes several times as long as rounding them.
 
         Raises:
             DivergedError: the loss is no longer finite.
@@ -180,14 +198,14 @@ class CandidateEvaluator:
         model = realise(self.elastic, candidate)
         ops = self.elastic.graph.operations(candidate)
         quantized = any(op.stores_rounded for op in ops)
-        changed = self._changes_structure(candidate)
+        changed = self.changes_structure(candidate)
         later = round(steps * self._quantized_share(candidate)) if quantized else 0
         share = later / steps if steps else 0.0
         first = None if seconds is None else seconds * (1 - share)
         second = None if seconds is None else seconds * share
         done = self._train(model, candidate, steps - later, seed, first)
         if done or changed:
-            reestimate_batch_norm(model, self._statistics_batches())
+            reestimate_batch_norm(model, self.statistics_batches())
         fold_batch_norm(model)
         if quantized:
             plain = model
@@ -195,7 +213,7 @@ class CandidateEvaluator:
             more = self._train(model, candidate, later, seed + 1, second, quantized=True)
             if more:
                 recalibrate(model, self.calibration_batches())
-            else:
+            elif repaired:
                 repair_quantized(model, self.calibration_batches(), reference=plain)
             done += more
         return PreparedModel(model.eval(), ops, done)
@@ -231,17 +249,20 @@ class CandidateEvaluator:
             self._subset = self.data.val.subset(limit, seed=0)
         return self._subset
 
-    def _statistics_batches(self) -> Iterator[torch.Tensor]:
+    def statistics_batches(self) -> Iterator[torch.Tensor]:
         """Training inputs as the weights saw them, augmentation included.
 
         Statistics of images without it shift a network that was trained with it: re-estimating
         those of an unchanged ResNet-20 lost three points, and half a point with it.
         """
-        batches = self.data.train.batches(128, shuffle=True, seed=0, limit=STATISTICS)
+        batches = self.data.train.batches(128, shuffle=True, seed=0, limit=self.statistics)
         return (inputs for inputs, _ in batches)
 
-    def _changes_structure(self, candidate: Candidate) -> bool:
-        """Whether it differs from the original in more than bit-widths."""
+    def changes_structure(self, candidate: Candidate) -> bool:
+        """Whether it differs from the original in more than bit-widths.
+
+        Then its batch norm statistics are re-estimated.
+        """
         return candidate.architecture != self.original.architecture or any(
             p.width is not None or p.rank is not None or p.sparsity > 0
             for p in candidate.layers.values()
@@ -249,7 +270,7 @@ class CandidateEvaluator:
 
     def _at_optimum(self, candidate: Candidate) -> bool:
         """Whether its weights are a trained model's, and only bit-widths change."""
-        return self.trained and not self._changes_structure(candidate)
+        return self.trained and not self.changes_structure(candidate)
 
     def _quantized_share(self, candidate: Candidate) -> float:
         return 1.0 if self._at_optimum(candidate) else QUANTIZED_SHARE

@@ -16,6 +16,14 @@ from autocompress.graph.capture import trace
 from autocompress.graph.groups import find_groups
 from autocompress.graph.model_graph import Layer, ModelGraph, Skipped
 
+#: aten operators that may hold weights without being a layer here, in words.
+_NO_LAYERS = {
+    "embedding": "embeddings", "embedding_bag": "embeddings", "lstm": "recurrent layers",
+    "gru": "recurrent layers", "rnn_tanh": "recurrent layers", "rnn_relu": "recurrent layers",
+    "bilinear": "bilinear layers",
+    **dict.fromkeys(("matmul", "mm", "bmm", "baddbmm", "einsum"), "products with free parameters"),
+}  # fmt: skip
+
 
 def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> ModelGraph:
     """Capture ``model`` and find its layers, channel groups, blocks and branches.
@@ -77,7 +85,7 @@ def _layers(
     skipped: list[Skipped] = []
     for node in module.graph.nodes:
         if node.op == "call_function":
-            skipped.extend(_left_alone(node))
+            skipped.extend(_left_alone(module, node))
             continue
         if node.op != "call_module":
             continue
@@ -93,9 +101,12 @@ def _layers(
     return layers, skipped
 
 
-def _left_alone(node: fx.Node) -> list[Skipped]:
+def _left_alone(module: fx.GraphModule, node: fx.Node) -> list[Skipped]:
     """Why a call with weights is no layer, if it is such a call."""
     base = str(node.target).removeprefix("aten.").partition(".")[0]
+    if base in _NO_LAYERS and any(_is_parameter(module, n) for n in node.all_input_nodes):
+        path = node.meta.get("module_path") or ("",)
+        return [Skipped(path[-1] or node.name, f"{_NO_LAYERS[base]} are not compressed")]
     if not base.startswith(("conv", "linear", "addmm")):
         return []
     weight = node.args[1 if base != "addmm" else 2]
@@ -109,6 +120,10 @@ def _left_alone(node: fx.Node) -> list[Skipped]:
         reason = f"layers of kind {base} are not compressed"
     path = node.meta.get("module_path") or ("",)
     return [Skipped(path[-1] or node.name, reason)]
+
+
+def _is_parameter(module: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "get_attr" and str(node.target) in dict(module.named_parameters())
 
 
 def _layer(name: str, module: nn.Module, shape: tuple[int, ...], calls: int) -> Layer | None:

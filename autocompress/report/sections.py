@@ -291,7 +291,10 @@ def _failed_trials(failed: pd.DataFrame) -> Html:
 
 
 def left_alone(view: RunView) -> Html:
-    """What the search could not touch, with the reason."""
+    """What the search could not touch, or could not change in every way, with the reason."""
+    refusals = rows_of(view.graph, "refusals")
+    if refusals:
+        return _refusals(refusals)
     rows: list[list[object]] = [
         [row.get("name", ""), "left as it is", row.get("reason", "")]
         for row in rows_of(view.graph, "skipped")
@@ -310,6 +313,29 @@ def left_alone(view: RunView) -> Html:
         ["Layer", "What", "Reason"],
         rows,
         ["", KEPT, WIDE],
+    )
+
+
+def _refusals(refusals: Sequence[Row]) -> Html:
+    """One row for each technique, setting and reason, with all the layers that it is about."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for row in refusals:
+        key = (str(row.get("technique", "")), str(row.get("setting", "")), str(row.get("reason")))
+        places.setdefault(key, []).append(str(row.get("name", "")))
+    rows = [
+        [
+            "any technique" if technique == "any" else technique,
+            "all" if setting == "any" else setting,
+            reason,
+            ", ".join(names),
+        ]
+        for (technique, setting, reason), names in places.items()
+    ]
+    return table(
+        "Settings that layers and channel groups cannot take.",
+        ["Technique", "Setting", "Reason", "Layers"],
+        rows,
+        ["", KEPT, WIDE, WIDE],
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import nn
 
 from autocompress.agent.bounds import not_proven, within_limits
+from autocompress.agent.checks import check_against_data
 from autocompress.agent.context import Context
 from autocompress.agent.costs import measure_costs
 from autocompress.agent.planner import Plan, make_plan
@@ -15,7 +18,7 @@ from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
-from autocompress.errors import DataError, RequestError
+from autocompress.errors import RequestError
 from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
 from autocompress.hardware.profiles import load_profile
 
@@ -45,7 +48,7 @@ def run(context: Context) -> None:
         )
     context.elastic = ElasticModel(context.space.graph, context.space.techniques).eval()
     context.teacher = realise(context.elastic, context.space.decode(context.space.original))
-    _check_against_data(context)
+    check_against_data(context.teacher, request.data, request.task)
     context.evaluator = CandidateEvaluator(
         context.elastic, request.data, request.task, effort=Effort(),
         original=context.space.decode(context.space.original),
@@ -106,28 +109,11 @@ def capabilities_for(context: Context) -> Capabilities:
     return replace(context.profile.capabilities, stores_packed=packed)
 
 
-def _check_against_data(context: Context) -> None:
-    data = context.request.data
-    inputs, targets = data.example(8)
-    with torch.no_grad():
-        outputs = context.teacher(inputs)
-    if not bool(torch.isfinite(outputs).all()):
-        raise DataError(
-            "the model's outputs on the calibration data hold NaN or infinity; "
-            "check its weights and the scale of the inputs"
-        )
-    context.request.task.check(outputs, targets)
-    classes = data.num_classes if context.request.task.gives_logits else None
-    if classes is not None and outputs.shape[1] < classes:
-        raise DataError(
-            f"the data holds {classes} classes (labels 0 to {classes - 1}), but the model gives "
-            f"only {outputs.shape[1]}; give a model with {classes} outputs, or other data"
-        )
-
-
 def _report(context: Context) -> None:
     graph, space = context.space.graph, context.space
-    context.folder.write_json("graph.json", graph.to_json())
+    refusals = space.refusals
+    listed = [refusal.to_json() for refusal in refusals]
+    context.folder.write_json("graph.json", {**graph.to_json(), "refusals": listed})
     parameters = sum(layer.parameters for layer in graph.layers.values())
     macs = sum(op.macs for op in graph.operations(space.decode(space.original)))
     context.decide(
@@ -144,6 +130,17 @@ def _report(context: Context) -> None:
         context.decide(
             STAGE, "leave alone", f"{skipped.name}: {skipped.reason}.", name=skipped.name
         )
+    for technique in space.techniques:
+        refused = [r for r in refusals if r.technique == technique.name]
+        if refused:
+            reasons = Counter(r.reason for r in refused)
+            said = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
+            context.decide(
+                STAGE,
+                "not offered",
+                f"{technique.name} is not offered in {len(refused)} places: {said}.",
+                refusals=[r.to_json() for r in refused],
+            )
     for note in context.request.data.notes:
         context.decide(STAGE, "data", f"Data: {note}.")
 

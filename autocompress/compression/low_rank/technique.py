@@ -12,9 +12,10 @@ from torch import nn
 from autocompress.compression.base import Technique
 from autocompress.compression.low_rank.base import Split
 from autocompress.compression.low_rank.memory import Memory
-from autocompress.compression.low_rank.options import rank_options, rank_settings
+from autocompress.compression.low_rank.options import WORTHWHILE, rank_options, rank_settings
 from autocompress.compression.low_rank.registry import FORMS
 from autocompress.compression.parts import Part, Transform
+from autocompress.compression.refusals import called_again
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
@@ -70,6 +71,19 @@ class LowRank(Technique):
                 if options:
                     found.append(Choice(RANK + layer.name, (None, *options)))
         return found
+
+    def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
+        """Groups, shared weights, or no rank that pays."""
+        if layer.groups > 1:
+            kind = "depthwise" if layer.is_depthwise else "grouped"
+            return f"{kind} convolution: its weight is many small matrices, not one"
+        if layer.calls > 1:
+            return called_again(layer)
+        forms = ", ".join(self._offered(layer))
+        return (
+            f"no rank in steps of {capabilities.rank_step} needs {WORTHWHILE:.0%} of its "
+            f"multiplications or fewer ({forms})"
+        )
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``factorization``, ``rank`` and ``input_rank``."""

@@ -1,0 +1,231 @@
+"""The analysis as a whole: score every setting, measure what time allows, estimate the rest."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pandas as pd
+import torch
+
+from autocompress.core.space import Genome
+from autocompress.elastic.space import ElasticSpace
+from autocompress.errors import AutocompressError
+from autocompress.evaluation.evaluator import CandidateEvaluator
+from autocompress.evaluation.sensitivity.estimates import agreement, with_estimates
+from autocompress.evaluation.sensitivity.measuring import Outcome, TrueLoss
+from autocompress.evaluation.sensitivity.result import Sensitivity
+from autocompress.evaluation.sensitivity.scores import SCORES, Scorer
+from autocompress.evaluation.sensitivity.settings import (
+    Setting,
+    in_order_of_interest,
+    single_settings,
+)
+from autocompress.evaluation.splits import Split
+from autocompress.graph.selection import DEPTH
+
+#: Examples that gradients are taken on, at the most.
+SCORE_EXAMPLES = 32
+#: Bytes of results that are kept for each set of examples, and for the scores.
+LIMIT_BYTES = 1 << 30
+#: Share of the time that scoring may take.
+_SCORING = 0.3
+
+#: Metrics of a genome that need no evaluation: "size_bytes", "macs", "latency_ms" …
+Price: TypeAlias = Callable[[Genome], Mapping[str, float]]
+SAVED = ("size_bytes", "macs", "latency_ms", "energy_mj")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is measured.
+
+    Attributes:
+        deadline: ``time.monotonic()`` at which measuring ends, or None.
+        settings: measured settings at the most, or None.
+        stop: asked before each setting; True ends measuring.
+    """
+
+    deadline: float | None = None
+    settings: int | None = None
+    stop: Callable[[], bool] = field(default=lambda: False)
+
+    def allow(self, done: int, expected_seconds: float) -> bool:
+        """Whether one more setting may be measured, expected to take so long."""
+        if self.stop() or (self.settings is not None and done >= self.settings):
+            return False
+        return self.deadline is None or time.monotonic() + expected_seconds <= self.deadline
+
+
+def analyse(
+    evaluator: CandidateEvaluator,
+    space: ElasticSpace,
+    examples: Split,
+    *,
+    limits: Limits,
+    seed: int = 0,
+    price: Price | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    limit_bytes: int = LIMIT_BYTES,
+) -> Sensitivity:
+    """The loss of every single setting of ``space`` (see :class:`.result.Sensitivity`).
+
+    Args:
+        evaluator: prepares candidates; nothing is trained.
+        space: whose single settings are looked at.
+        examples: what losses are measured on.
+        limits: how many of them; the others are estimated. What is measured is the same whatever
+            the limits are, but how much is depends on the machine's speed where time is limited.
+        seed: of the random directions in which the Hessian is looked at.
+        price: what a genome saves; None leaves that out.
+        progress: told how many settings of how many are measured.
+        limit_bytes: of results that are kept at one time.
+    """
+    began = time.monotonic()
+    if evaluator.threads is not None:
+        torch.set_num_threads(evaluator.threads)
+    settings = single_settings(space)
+    truth = TrueLoss(evaluator, examples, limit_bytes=limit_bytes)
+    scores, count, notes = _scores(evaluator, truth, settings, limits, seed, limit_bytes)
+    savings = {} if price is None else _savings(settings, space, price)
+    measured, errors = _measure(truth, settings, limits, progress)
+    rows = []
+    for setting in settings:
+        reference = truth.reference(setting.candidate).outcome if setting in measured else None
+        row = _row(evaluator, setting, measured.get(setting), reference)
+        row |= {name: scores[setting].get(name, math.nan) for name in SCORES}
+        rows.append({**row, "error": errors.get(setting, "")})
+    table = pd.DataFrame(rows, columns=[*_COLUMNS, *SCORES, "error"])
+    table = table.assign(**savings)
+    references = {"kept": truth.kept.outcome}
+    if any(evaluator.changes_structure(s.candidate) for s in measured):
+        references["reestimated"] = truth.reestimated.outcome
+    return Sensitivity(
+        table=with_estimates(table),
+        skipped=refusals_table(space),
+        agreement=agreement(table),
+        reference={k: {"loss": v.loss, "metric": v.metric} for k, v in references.items()},
+        examples=len(examples),
+        score_examples=count,
+        seconds=time.monotonic() - began,
+        notes=notes,
+    )
+
+
+_COLUMNS = (
+    "layer", "technique", "setting", "gene", "option", "loss_change", "metric_drop", "measured",
+    "loss", "metric",
+)  # fmt: skip
+
+
+def refusals_table(space: ElasticSpace) -> pd.DataFrame:
+    """Layers and groups that cannot take a technique or setting: a row each, with the reason."""
+    rows = [(r.name, r.technique, r.setting, r.reason) for r in space.refusals]
+    return pd.DataFrame(rows, columns=["layer", "technique", "setting", "reason"])
+
+
+def _scores(
+    evaluator: CandidateEvaluator,
+    truth: TrueLoss,
+    settings: Sequence[Setting],
+    limits: Limits,
+    seed: int,
+    limit_bytes: int,
+) -> tuple[dict[Setting, dict[str, float]], int, tuple[str, ...]]:
+    """The scores, how many examples they were taken on, and what is missing."""
+    scorer = Scorer(
+        evaluator.elastic, evaluator.original, truth.kept.raw, settings, evaluator.task,
+        limit_bytes=limit_bytes,
+    )  # fmt: skip
+    inputs, targets = truth.examples.first(SCORE_EXAMPLES)
+    until = None
+    if limits.deadline is not None:
+        now = time.monotonic()
+        until = now + _SCORING * max(0.0, limits.deadline - now)
+    found = scorer.scores(inputs, targets, seed=seed, deadline=until)
+    late = f"{scorer.unscored} settings have no cheap scores, for want of time"
+    notes = (scorer.note, late if scorer.unscored else "")
+    return found, scorer.examples, tuple(note for note in notes if note)
+
+
+def _measure(
+    truth: TrueLoss,
+    settings: Sequence[Setting],
+    limits: Limits,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[Setting, Outcome], dict[Setting, str]]:
+    """What was measured, and why other settings could not be."""
+    found: dict[Setting, Outcome] = {}
+    errors: dict[Setting, str] = {}
+    slowest = 0.0
+    for setting in _in_sweeps(truth, settings):
+        if not limits.allow(len(found) + len(errors), slowest):
+            break
+        began = time.monotonic()
+        try:
+            found[setting] = truth.measure(setting.candidate)
+            truth.reference(setting.candidate).outcome  # noqa: B018 - computed once, in its time
+        except AutocompressError as error:
+            errors[setting] = str(error)
+        # a first time holds what is done only once
+        slowest = max(0.5 * slowest, time.monotonic() - began)
+        if progress is not None:
+            progress(len(found) + len(errors), len(settings))
+    return found, errors
+
+
+def _in_sweeps(truth: TrueLoss, settings: Sequence[Setting]) -> Iterator[Setting]:
+    """The rounds of interest, each in the order in which the model is run."""
+    nodes = list(truth.kept.raw.graph.nodes)
+    places: dict[str, int] = {}
+    for number, node in enumerate(nodes):
+        places.setdefault(node.name, number)
+        if node.op == "call_module":
+            places.setdefault(str(node.target), number)
+    blocks = {b.name: places.get(b.input, 0) for b in truth.evaluator.elastic.graph.blocks}
+    stages = truth.evaluator.elastic.graph.stages
+
+    def place(setting: Setting) -> int:
+        if setting.kind + ":" == DEPTH:
+            kept = int(setting.candidate.architecture[setting.gene])
+            return blocks[stages[setting.target][kept].name]
+        return min((places.get(name, 0) for name in setting.layers), default=0)
+
+    for group in in_order_of_interest(settings):
+        structural = truth.evaluator.changes_structure
+        yield from sorted(group, key=lambda s: (structural(s.candidate), place(s)))
+
+
+def _row(
+    evaluator: CandidateEvaluator,
+    setting: Setting,
+    found: Outcome | None,
+    reference: Outcome | None,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "layer": setting.target, "technique": setting.technique, "setting": setting.label,
+        "gene": setting.gene, "option": setting.option, "loss_change": math.nan,
+        "metric_drop": math.nan, "measured": found is not None, "loss": math.nan,
+        "metric": math.nan,
+    }  # fmt: skip
+    if found is not None and reference is not None:
+        row["loss"], row["metric"] = found.loss, found.metric
+        row["loss_change"] = found.loss - reference.loss
+        row["metric_drop"] = evaluator.task.drop(reference.metric, found.metric)
+    return row
+
+
+def _savings(
+    settings: Sequence[Setting], space: ElasticSpace, price: Price
+) -> dict[str, list[float]]:
+    """By column, what each setting saves against the original."""
+    whole = price(space.original)
+    prices = [price(setting.genome) for setting in settings]
+    return {
+        f"{metric}_saved": [whole[metric] - p.get(metric, math.nan) for p in prices]
+        for metric in SAVED
+        if metric in whole
+    }

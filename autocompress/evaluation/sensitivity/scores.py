@@ -1,0 +1,290 @@
+"""Cheap scores of settings: what they are likely to cost, without running the model under them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx
+
+from autocompress.compression.pruning import WIDTH
+from autocompress.core.candidate import Candidate
+from autocompress.elastic.model import ElasticModel
+from autocompress.evaluation.sensitivity.gradients import Gradients, find_gradients, fitting
+from autocompress.evaluation.sensitivity.perturbation import Perturbations
+from autocompress.evaluation.sensitivity.settings import Setting
+from autocompress.evaluation.task import Task
+from autocompress.graph.inspect import node_shapes
+from autocompress.graph.selection import DEPTH
+
+#: Score -> whether a larger value means a larger loss. In the order in which they are tried.
+SCORES = {
+    "output_fisher": True,
+    "taylor": True,
+    "hessian_trace": True,
+    "fisher_diagonal": True,
+    "output_sqnr_db": False,
+    "weight_error": True,
+}
+#: Shares of the time by which gradients, and after them second derivatives, are to be there.
+_GRADIENTS, _CURVATURE = 0.35, 0.6
+
+
+def _share(share: float, deadline: float | None) -> float | None:
+    """When that share of the time from now to ``deadline`` is over."""
+    now = time.monotonic()
+    return None if deadline is None else now + share * (deadline - now)
+
+
+@dataclass
+class _Strike:
+    """What a setting does to the results that it strikes first, summed up over them."""
+
+    dots: torch.Tensor
+    noise: float = 0.0
+    signal: float = 0.0
+    sites: int = field(default=0)
+
+    def add(self, value: torch.Tensor, change: torch.Tensor, gradient: torch.Tensor) -> None:
+        self.dots += (gradient * change).flatten(1).sum(1)
+        self.noise += float(change.square().sum())
+        self.signal += float(value.square().sum())
+        self.sites += 1
+
+
+class Scorer:
+    """Scores settings from one look at the original.
+
+    Args:
+        elastic: the weights.
+        original: the candidate that leaves the model as it is.
+        model: the realised original, batch norms not folded, in evaluation mode.
+        settings: to be scored.
+        task: whose loss is differentiated.
+        limit_bytes: of results and gradients that are kept; fewer examples are taken otherwise.
+
+    Attributes:
+        examples: how many were taken.
+        note: which score there is not, and why, or "".
+        unscored: settings that there was no time for.
+    """
+
+    def __init__(
+        self,
+        elastic: ElasticModel,
+        original: Candidate,
+        model: fx.GraphModule,
+        settings: Sequence[Setting],
+        task: Task,
+        *,
+        limit_bytes: int,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.task = task
+        self.limit_bytes = limit_bytes
+        self.perturbations = Perturbations(elastic, original)
+        self.graph = elastic.graph
+        self._calls: dict[str, list[str]] = {}
+        for node in model.graph.nodes:
+            if node.op == "call_module":
+                self._calls.setdefault(str(node.target), []).append(node.name)
+        self._present = {node.name: node for node in model.graph.nodes}
+        self.examples = self.unscored = 0
+        self.note = ""
+
+    def scores(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        seed: int,
+        deadline: float | None = None,
+    ) -> dict[Setting, dict[str, float]]:
+        """The scores of every setting; a score that does not apply is left out.
+
+        - ``output_fisher``: half the mean over examples of the squared product of the loss's
+          gradient with the change of the output (of the layer, of the readers of removed channels,
+          of skipped blocks): the second-order term of the empirical Fisher information.
+        - ``taylor``: the absolute mean of the same product, the first-order term (Molchanov et al.
+          2017, arXiv:1611.06440).
+        - ``hessian_trace``: half the mean of the Hessian's diagonal times the squared change of the
+          weights (HAWQ-V2, Dong et al. 2020, arXiv:1911.03852).
+        - ``fisher_diagonal``: half the sum of the squared gradients, meaned over examples, times
+          the squared changes of the weights (optimal brain damage, LeCun et al. 1990, with the
+          Fisher information for the Hessian).
+        - ``output_sqnr_db``: decibels of the output over its change.
+        - ``weight_error``: squared change of the weights by their squared sum.
+
+        Args:
+            inputs: shape ``(n, ...)``; fewer are taken where memory is short.
+            targets: shape ``(n, ...)``.
+            seed: of the Hessian's random directions.
+            deadline: ``time.monotonic()`` after which settings get no scores any more.
+        """
+        sites = self._sites()
+        count = fitting(len(inputs), self._bytes_each(inputs[:1]), self.limit_bytes)
+        inputs, targets = inputs[:count], targets[:count]
+        layers = [name for name in self.graph.layers if name in self._calls]
+        gradients = find_gradients(
+            self.model, inputs, targets, self.task, layers=layers, nodes=list(sites), seed=seed,
+            gradients_until=_share(_GRADIENTS, deadline),
+            curvature_until=_share(_CURVATURE, deadline),
+        )  # fmt: skip
+        count = self.examples = gradients.examples
+        self.note = gradients.note
+        strikes = {setting: _Strike(torch.zeros(count)) for setting in self.settings}
+        with torch.no_grad():
+            found = _Striking(
+                self.model, sites, gradients.outputs, strikes,
+                lambda setting: self._of_weights(setting, gradients), deadline,
+            )  # fmt: skip
+            found.run(inputs[:count])
+            self.unscored = len(found.late)
+            return {
+                setting: {}
+                if setting in found.late
+                else {**_of_strike(strikes[setting]), **found.of_weights(setting)}
+                for setting in self.settings
+            }
+
+    def _bytes_each(self, example: torch.Tensor) -> int:
+        """Bytes of one example's results, with what differentiating twice keeps beside them."""
+        shapes = node_shapes(self.model, (example,))
+        return 4 * 4 * sum(prod(shape[1:]) for shape in shapes.values())
+
+    def _sites(self) -> dict[str, list[tuple[Setting, _Change]]]:
+        """For each node that settings strike, the settings with what becomes of its result."""
+        found: dict[str, list[tuple[Setting, _Change]]] = {}
+        for setting in self.settings:
+            for node, change in self._changes(setting):
+                found.setdefault(node, []).append((setting, change))
+        return found
+
+    def _changes(self, setting: Setting) -> list[tuple[str, _Change]]:
+        kind = setting.kind + ":"
+        if kind == DEPTH:
+            return self._skipped(setting)
+        if kind == WIDTH:
+            removed = self.perturbations.removed(setting)
+            return [
+                (node, _without_inputs(self.perturbations, name, ins))
+                for name, (_, ins) in removed.items()
+                if not bool(ins.all())
+                for node in self._calls.get(name, ())
+            ]
+        if len(setting.layers) != 1:
+            return []
+        (name,) = setting.layers
+        return [(n, _compressed(self.perturbations, setting)) for n in self._calls.get(name, ())]
+
+    def _skipped(self, setting: Setting) -> list[tuple[str, _Change]]:
+        kept = int(setting.candidate.architecture[setting.gene])
+        blocks = self.graph.stages[setting.target][kept:]
+        return [
+            (block.output, _replaced_by(self._present[block.input]))
+            for block in blocks
+            if block.output in self._present and block.input in self._present
+        ]
+
+    def _of_weights(self, setting: Setting, gradients: Gradients) -> dict[str, float]:
+        changes = self.perturbations.weight_changes(setting)
+        if not changes or any(name not in gradients.squared for name in changes):
+            return {}
+        original = self.perturbations.original
+        squares = {name: float(change.square().sum()) for name, change in changes.items()}
+        total = sum(float(original[name].weight.square().sum()) for name in changes)
+        found = {
+            "weight_error": sum(squares.values()) / max(total, 1e-30),
+            "fisher_diagonal": 0.5
+            * sum(float((gradients.squared[n] * c.square()).sum()) for n, c in changes.items()),
+        }
+        if gradients.curvature:
+            trace = sum(gradients.curvature[name] * square for name, square in squares.items())
+            found["hessian_trace"] = 0.5 * trace
+        return found
+
+
+#: From a node, its arguments' values and its result to the result under a setting.
+_Change = Callable[[fx.Node, Mapping[fx.Node, Any], torch.Tensor], torch.Tensor]
+
+
+def _compressed(perturbations: Perturbations, setting: Setting) -> _Change:
+    def change(node: fx.Node, env: Mapping[fx.Node, Any], value: torch.Tensor) -> torch.Tensor:
+        found = perturbations.compressed(setting)
+        return value if found is None else found(env[node.all_input_nodes[0]])
+
+    return change
+
+
+def _without_inputs(perturbations: Perturbations, name: str, kept: torch.Tensor) -> _Change:
+    def change(node: fx.Node, env: Mapping[fx.Node, Any], value: torch.Tensor) -> torch.Tensor:
+        part = perturbations.original[name]
+        x = env[node.all_input_nodes[0]]
+        shape = [1, -1, 1, 1] if part.kind == "conv" else [-1]
+        return part(x * kept.reshape(shape))
+
+    return change
+
+
+def _replaced_by(source: fx.Node) -> _Change:
+    def change(node: fx.Node, env: Mapping[fx.Node, Any], value: torch.Tensor) -> torch.Tensor:
+        replacement: torch.Tensor = env[source]
+        return replacement
+
+    return change
+
+
+class _Striking(fx.Interpreter):
+    """Runs the original, and beside each struck node what every setting makes of it."""
+
+    def __init__(
+        self,
+        model: fx.GraphModule,
+        sites: Mapping[str, Sequence[tuple[Setting, _Change]]],
+        gradients: Mapping[str, torch.Tensor],
+        strikes: Mapping[Setting, _Strike],
+        weigh: Callable[[Setting], dict[str, float]],
+        deadline: float | None,
+    ) -> None:
+        super().__init__(model, garbage_collect_values=False)
+        self.sites = sites
+        self.gradients = gradients
+        self.strikes = strikes
+        self.weigh = weigh
+        self.deadline = deadline
+        self.late: set[Setting] = set()
+        self._weighed: dict[Setting, dict[str, float]] = {}
+
+    def of_weights(self, setting: Setting) -> dict[str, float]:
+        """Scores of the setting's weights, computed once."""
+        if setting not in self._weighed:
+            self._weighed[setting] = self.weigh(setting)
+        return self._weighed[setting]
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        for setting, change in self.sites.get(n.name, ()):
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.late.add(setting)
+                continue
+            changed = change(n, self.env, value)
+            self.strikes[setting].add(value, changed - value, self.gradients[n.name])
+            self.of_weights(setting)  # while the setting's weights are at hand
+        return value
+
+
+def _of_strike(strike: _Strike) -> dict[str, float]:
+    if not strike.sites:
+        return {}
+    noise, signal = max(strike.noise, 1e-30), max(strike.signal, 1e-30)
+    return {
+        "output_fisher": 0.5 * float(strike.dots.square().mean()),
+        "taylor": abs(float(strike.dots.mean())),
+        "output_sqnr_db": 10.0 * math.log10(signal / noise),
+    }

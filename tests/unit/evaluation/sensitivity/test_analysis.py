@@ -1,0 +1,312 @@
+"""The analysis on a small network trained on real digits."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from autocompress.compression.registry import make_techniques
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.space import ElasticSpace
+from autocompress.evaluation.data import Data
+from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
+from autocompress.evaluation.fine_tune import fine_tune
+from autocompress.evaluation.sensitivity.analysis import Limits, analyse
+from autocompress.evaluation.sensitivity.estimates import ALL
+from autocompress.evaluation.sensitivity.measuring import TrueLoss
+from autocompress.evaluation.sensitivity.result import Sensitivity
+from autocompress.evaluation.sensitivity.scores import SCORES
+from autocompress.evaluation.sensitivity.settings import (
+    Setting,
+    in_order_of_interest,
+    single_settings,
+)
+from autocompress.evaluation.task import Task
+from tests.unit.evaluation.test_fine_tune import ALONE
+from tests.unit.networks import EVERYTHING, MobileNet, ResNet
+
+EXAMPLES = 60
+WHOLE = Limits()
+
+
+@cache
+def data() -> Data:
+    whole = Data.load("digits")
+    few = whole.calibration.subset(64)
+    return Data(whole.train, whole.val, whole.test, calibration=few)
+
+
+@cache
+def trained(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = MobileNet(1) if name == "mobilenet" else ResNet(channels=1, widths=(8, 16))
+    fine_tune(model, data().train, Task(), recipe=ALONE, steps=60, seed=0)
+    return model.eval()
+
+
+def made(model: nn.Module, techniques: list[str] | None = None) -> CandidateEvaluator:
+    space = ElasticSpace.from_model(
+        model, (data().example()[0],), techniques=make_techniques(techniques),
+        capabilities=EVERYTHING,
+    )  # fmt: skip
+    elastic = ElasticModel(space.graph, space.techniques).eval()
+    elastic.space = space  # type: ignore[assignment]
+    return CandidateEvaluator(
+        elastic, data(), Task(), effort=Effort(val_limit=EXAMPLES), statistics=128,
+        original=space.decode(space.original),
+    )  # fmt: skip
+
+
+@cache
+def evaluator(name: str = "resnet") -> CandidateEvaluator:
+    return made(trained(name))
+
+
+def space_of(found: CandidateEvaluator) -> ElasticSpace:
+    space: object = found.elastic.space
+    assert isinstance(space, ElasticSpace)
+    return space
+
+
+def run(found: CandidateEvaluator, limits: Limits, *, seed: int = 0) -> Sensitivity:
+    return analyse(found, space_of(found), found.trial_split(), limits=limits, seed=seed)
+
+
+@cache
+def some() -> Sensitivity:
+    """Forty measured settings, the others estimated."""
+    return run(evaluator(), Limits(settings=40))
+
+
+def by_name(found: CandidateEvaluator) -> dict[tuple[str, int], Setting]:
+    return {(s.gene, s.option): s for s in single_settings(space_of(found))}
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_measured_rows_are_what_the_whole_candidate_scores(name: str) -> None:
+    """Bit for bit: realised, re-estimated, folded, quantised and run from the first layer on."""
+    found = evaluator(name)
+    result = some() if name == "resnet" else run(found, Limits(settings=40))
+    settings = by_name(found)
+    assert len(result.measured) == 40
+    assert set(result.measured["technique"]) == {
+        "architecture", "pruning", "low_rank", "sparsity", "quantization", "clustering",
+    }  # fmt: skip
+    x, y = found.trial_split().first(EXAMPLES)
+    for row in result.measured.to_dict("records")[::2]:
+        candidate = settings[row["gene"], row["option"]].candidate
+        with torch.no_grad():
+            outputs = found.prepare(candidate, steps=0, seed=0).model(x)
+        direct = float(found.task.loss(outputs, y)), found.task.evaluate(outputs, y)
+        assert (row["loss"], row["metric"]) == direct, (row["layer"], row["setting"])
+
+
+@pytest.mark.parametrize("limit_bytes", [1, 1 << 19, 1 << 40])
+def test_memory_changes_what_is_computed_again_and_no_result(limit_bytes: int) -> None:
+    found = evaluator()
+    truth = TrueLoss(found, found.trial_split(), limit_bytes=limit_bytes)
+    plenty = TrueLoss(found, found.trial_split(), limit_bytes=1 << 40)
+    settings = single_settings(space_of(found))
+    for setting in [*settings[::23], settings[0]]:  # the last one goes back
+        assert truth.measure(setting.candidate) == plenty.measure(setting.candidate)
+
+
+def test_changes_are_against_the_original_in_the_same_state() -> None:
+    result = some()
+    kept, again = result.reference["kept"], result.reference["reestimated"]
+    assert kept != again
+    for row in result.measured.to_dict("records"):
+        reference = kept if row["technique"] in {"quantization", "clustering"} else again
+        assert row["loss_change"] == row["loss"] - reference["loss"]
+        assert row["metric_drop"] == pytest.approx(reference["metric"] - row["metric"])
+
+
+def test_what_is_not_measured_is_estimated_and_says_so() -> None:
+    table = some().table
+    estimated = table[~table["measured"]]
+    assert len(estimated) > 40
+    assert (table.loc[table["measured"], "estimated_from"] == "").all()
+    assert estimated["estimated_from"].str.contains("calibrated on").all()
+    assert np.isfinite(estimated[["loss_change", "metric_drop"]]).all(axis=None)
+    assert estimated[["loss", "metric"]].isna().all(axis=None)
+
+
+def test_with_hardly_any_budget_the_scores_stand_alone() -> None:
+    result = run(evaluator(), Limits(settings=2))
+    estimated = result.table[~result.table["measured"]]
+    assert len(result.measured) == 2
+    assert set(estimated["estimated_from"]) == {"output_fisher, not calibrated"}
+    assert (estimated["loss_change"] == estimated["output_fisher"]).all()
+    assert estimated["metric_drop"].isna().all()
+
+
+def test_a_deadline_that_has_passed() -> None:
+    result = run(evaluator(), Limits(deadline=time.monotonic() - 1))
+    assert not result.table["measured"].any()
+    assert any("want of time" in note for note in result.notes)
+    assert result.score_examples == 4
+    assert "0 measured" in result.summary()
+
+
+def test_equal_seeds_equal_tables() -> None:
+    pd.testing.assert_frame_equal(run(evaluator(), Limits(settings=40)).table, some().table)
+
+
+def test_other_seeds_look_at_the_hessian_in_other_directions() -> None:
+    other = run(evaluator(), Limits(settings=1), seed=1).table
+    assert (other["hessian_trace"] != some().table["hessian_trace"]).any()
+    same = [score for score in SCORES if score != "hessian_trace"]
+    pd.testing.assert_frame_equal(other[same], some().table[same])
+
+
+def test_estimates_rank_what_they_stand_for() -> None:
+    """Estimates from forty rows against all rows measured."""
+    truth = run(evaluator(), WHOLE)
+    assert truth.table["measured"].all()
+    left = ~some().table["measured"]
+    found = some().table.loc[left, "loss_change"]
+    ranks: float = found.corr(truth.table.loc[left, "loss_change"], method="spearman")
+    assert ranks > 0.6
+    over_all = truth.agreement[truth.agreement["technique"] == ALL]
+    taus = dict(zip(over_all["score"], over_all["kendall"].to_numpy(float), strict=True))
+    assert set(taus) == set(SCORES)
+    assert taus["output_fisher"] > 0.5
+    assert (over_all["rows"] > 100).all()
+
+
+class Silenced(nn.Module):
+    """The second of two convolutions beside each other reaches the output times almost nothing."""
+
+    def __init__(self, *, swapped: bool = False) -> None:
+        super().__init__()
+        self.swapped = swapped
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.loud = nn.Conv2d(8, 8, 3, padding=1)
+        self.quiet = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        if self.swapped:
+            quiet, loud = 1e-6 * self.quiet(x), self.loud(x)
+        else:
+            loud, quiet = self.loud(x), 1e-6 * self.quiet(x)
+        pooled = nn.functional.max_pool2d(torch.relu(loud + quiet), 2)
+        return self.fc(pooled.flatten(1))  # type: ignore[no-any-return]
+
+
+@cache
+def silenced() -> nn.Module:
+    torch.manual_seed(0)
+    model = Silenced()
+    fine_tune(model, data().train, Task(), recipe=ALONE, steps=150, seed=0)
+    return model.eval()
+
+
+def test_a_layer_that_hardly_reaches_the_output_is_insensitive() -> None:
+    techniques = ["sparsity", "low_rank"]
+    table = run(made(silenced(), techniques), WHOLE).table
+    quiet = table[table["layer"] == "quiet"]
+    assert len(quiet) >= 4
+    assert quiet["loss_change"].abs().max() < 1e-4
+    assert (quiet[["output_fisher", "taylor", "fisher_diagonal"]] < 1e-6).all(axis=None)
+    loud = table[table["layer"] == "loud"]
+    assert loud["loss_change"].max() > 0.01
+    assert (quiet["output_sqnr_db"] < 60).all()  # what happens at the layer alone cannot tell
+
+
+def test_the_order_of_layers_in_the_code_does_not_matter() -> None:
+    other = Silenced(swapped=True)
+    other.load_state_dict(silenced().state_dict())
+    names = ["quantization", "low_rank", "sparsity"]  # groups are named after their first layer
+    one = run(made(silenced(), names), WHOLE).table.set_index(["gene", "option"])
+    two = run(made(other.eval(), names), WHOLE).table.set_index(["gene", "option"])
+    assert len(one) > 30
+    two = two.reindex(one.index)
+    assert np.allclose(one["loss_change"], two["loss_change"], atol=1e-5)
+    # signs are drawn layer by layer, so the Hessian is looked at in other directions
+    same = [score for score in SCORES if score != "hessian_trace"]
+    assert np.allclose(one[same], two[same], rtol=1e-3, atol=1e-7)
+
+
+class TwoPassengers(nn.Module):
+    """A layer that is called twice, an embedding-like table, a grouped convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.twice = nn.Conv2d(8, 8, 3, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.table = nn.Parameter(torch.randn(8, 8))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.twice(torch.relu(self.twice(torch.relu(self.stem(x))))))
+        x = torch.relu(self.grouped(x)).mean((2, 3))
+        return self.fc(x @ self.table)  # type: ignore[no-any-return]
+
+
+def test_every_layer_that_cannot_take_a_setting_is_listed_with_its_reason() -> None:
+    torch.manual_seed(0)
+    result = run(made(TwoPassengers().eval()), Limits(settings=1))
+    skipped = {(r["layer"], r["technique"]): r["reason"] for r in result.skipped.to_dict("records")}
+    assert "called 2 times" in skipped["twice", "quantization"]
+    assert "called 2 times" in skipped["twice", "low_rank"]
+    assert "called 2 times" in skipped["twice", "clustering"]
+    assert skipped["grouped", "low_rank"].startswith("grouped convolution")
+    assert skipped["fc", "pruning"] == "it is the model's output"
+    assert "free parameters" in next(r for (_, t), r in skipped.items() if t == "any")
+    forms = result.skipped[result.skipped["layer"] == "(every layer)"]
+    assert {"w3a8", "w8a32"} <= set(forms["setting"])
+    space = space_of(made(TwoPassengers().eval()))
+    offered = {(t, c.name.partition(":")[2]) for c in space.choices
+               if (t := getattr(space.technique_of(c), "name", ""))}  # fmt: skip
+    for technique in ("low_rank", "quantization", "clustering", "sparsity"):
+        for layer in space.graph.layers:  # a setting or a reason, never neither
+            assert ((technique, layer) in offered) != ((layer, technique) in skipped)
+
+
+def test_rounds_hold_every_setting_once() -> None:
+    settings = single_settings(space_of(evaluator()))
+    rounds = in_order_of_interest(settings)
+    tried = [s for group in rounds for s in group]
+    assert sorted(map(id, tried)) == sorted(map(id, settings))
+    assert {s.kind for s in rounds[0]} == {s.kind for s in settings}
+    assert {s.label for s in rounds[1]} == {"w4a8"}
+
+
+def test_a_setting_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autocompress.errors import DivergedError
+
+    honest = TrueLoss.measure
+
+    def broken(self: TrueLoss, candidate: object) -> object:
+        policies = getattr(candidate, "layers", {})
+        if any(p.sparsity > 0 for p in policies.values()):
+            raise DivergedError("the model's outputs hold NaN or infinity")
+        return honest(self, candidate)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrueLoss, "measure", broken)
+    result = run(evaluator(), Limits(settings=40))
+    failed = result.table[result.table["error"] != ""]
+    assert set(failed["technique"]) == {"sparsity"}
+    assert not failed["measured"].any()
+    assert math.isnan(failed["loss_change"].iloc[0])
+    assert "failed" in result.summary()
+
+
+def test_heat_map() -> None:
+    from autocompress.errors import RequestError
+
+    figure = some().plot()
+    assert len(figure.data[0].y) == some().table["layer"].nunique()
+    assert any("~" in str(text) for row in figure.data[0].text for text in row)
+    with pytest.raises(RequestError, match="no column 'gain'"):
+        some().plot("gain")
