@@ -51,8 +51,12 @@ def test_every_stage_gives_its_reasons(result: ac.SearchResult) -> None:
     decisions = [json.loads(line) for line in lines]
     assert all(d.keys() == {"time", "stage", "decision", "sentence", "evidence"} for d in decisions)
     stages = list(dict.fromkeys(d["stage"] for d in decisions))
-    trained = ["elasticise"] if result.view.model == "tiny_cnn" else ["sensitise", "elasticise"]
-    order = ["inspect", "plan", "baseline", "price", *trained, "search", "finalise", "verify"]
+    known = ["sensitise"] if result.view.model != "tiny_cnn" else []
+    ranked = ["rank"] if known else []
+    order = [
+        "inspect", "plan", *ranked, "baseline", "price", *known, "elasticise", "search", "finalise",
+        "verify",
+    ]  # fmt: skip
     assert stages == order
 
 
