@@ -26,7 +26,6 @@ _Floats: TypeAlias = npt.NDArray[np.float64]
 
 #: Sum of a prior's weights, about.
 _MASS = 1 << 20
-_FIRST_BLOCK = 64
 _LARGEST_BLOCK = 1 << 18
 #: From so many symbols on, counting them in pairs is faster.
 _PAIRED = 1 << 16
@@ -110,11 +109,28 @@ def _falling(normal: int, spread: int, count: int) -> _Ints:
     return np.array(found, np.int64)
 
 
-def blocks(count: int) -> Iterator[tuple[int, int]]:
-    """Start and end of each block of ``count`` symbols; each has a sixteenth of those before it."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often probabilities are brought up to date.
+
+    Attributes:
+        first: symbols of the shortest block.
+        share: a block has this part of the symbols before it, up to 2^18.
+    """
+
+    first: int
+    share: int
+
+
+#: That of earlier releases, and one of fewer blocks that learns as well.
+FINE, COARSE = Pace(64, 16), Pace(32, 4)
+
+
+def blocks(count: int, pace: Pace) -> Iterator[tuple[int, int]]:
+    """Start and end of each block of ``count`` symbols."""
     start = 0
     while start < count:
-        end = min(count, start + min(max(_FIRST_BLOCK, start // 16), _LARGEST_BLOCK))
+        end = min(count, start + min(max(pace.first, start // pace.share), _LARGEST_BLOCK))
         yield start, end
         start = end
 
@@ -174,25 +190,38 @@ def _histogram(symbols: Symbols) -> _Ints:
     return found
 
 
-def best_prior(symbols: Symbols, bits: int, units: int) -> tuple[Prior, float]:
+def best_prior(symbols: Symbols, bits: int, units: int, pace: Pace) -> tuple[Prior, float]:
     """The prior under which the symbols take the fewest bits, and these bits."""
     per_block = np.array(
-        [unit_counts(symbols[start:end], bits, units) for start, end in blocks(len(symbols))],
+        [unit_counts(symbols[start:end], bits, units) for start, end in blocks(len(symbols), pace)],
         np.int64,
     ).reshape(-1, 1 << bits)
-    before = np.cumsum(per_block, axis=0) - per_block
     used = per_block.sum(axis=0)
+    present = np.flatnonzero(used)
+    sizes = per_block.sum(axis=1)
+    all_before = np.cumsum(sizes) - sizes
+    per_block = per_block[:, present]
+    before = np.cumsum(per_block, axis=0) - per_block
     centre = int(used.argmax())
     count = max(1, int(used.sum()))
     beside = int(used[centre - 1] + used[(centre + 1) % len(used)]) / 2
     extra = min(15, round(16 * max(0.0, used[centre] - beside) / count))
     best, fewest = Prior(0, centre, 0, 0), float("inf")
+    strengths = np.array(_STRENGTHS)
     for normal, spread, peak in product((0, 1), range(len(_NORMAL)), sorted({0, extra})):
         weights = Prior(normal, centre, spread, 0, peak).weights(bits)
-        for strength in _STRENGTHS:
-            seen = (before << 20) + (weights << strength)
-            share = seen / seen.sum(axis=1, keepdims=True)
-            cost = float(-(per_block * np.log2(share)).sum())
-            if cost < fewest:
-                best, fewest = Prior(normal, centre, spread, strength, peak), cost
+        seen = (before << 20) + (weights[present] << strengths[:, None, None])
+        total = (all_before << 20) + (weights.sum() << strengths[:, None])
+        costs = (sizes * np.log2(total)).sum(axis=1) - (per_block * np.log2(seen)).sum(axis=(1, 2))
+        least = int(costs.argmin())
+        if costs[least] < fewest:
+            best = Prior(normal, centre, spread, _STRENGTHS[least], peak)
+            fewest = float(costs[least])
     return best, fewest
+
+
+def entropy_bits(symbols: Symbols) -> float:
+    """Bits that symbols take at least when coded one by one under a model that does not learn."""
+    counts = _histogram(symbols)
+    counts = counts[counts > 0]
+    return -float((counts * np.log2(counts / max(len(symbols), 1))).sum())

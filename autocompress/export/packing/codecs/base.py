@@ -19,12 +19,14 @@ class Reading:
         bits: of one code: 8, or 4 or 2 for several codes to a byte, the first in the lowest bits.
         width: bytes of one element: 1, or 2, 4, 8 for numbers of several bytes.
         columns: elements to a row (what one output channel reads); 0 puts all into one row.
+        scale: bytes of the tensor that each byte here stands for. Only a packer needs to know.
     """
 
     length: int
     bits: int = 8
     width: int = 1
     columns: int = 0
+    scale: int = 1
 
     @property
     def units(self) -> int:
@@ -51,9 +53,12 @@ class Codec(ABC):
 
     Attributes:
         number: what the file holds; never used again for another codec.
+        delay: how long its streams take to read: 0 for hundreds of megabytes a second, 1 for some
+            tens, 2 for fewer.
     """
 
     number: ClassVar[int]
+    delay: ClassVar[int] = 0
 
     @abstractmethod
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:

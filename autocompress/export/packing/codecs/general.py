@@ -1,4 +1,4 @@
-"""General compressors of the standard library: for graphs, names, and whatever repeats."""
+"""Compressors of the standard library: for graphs, names, whatever repeats, and in a hurry."""
 
 from __future__ import annotations
 
@@ -52,14 +52,38 @@ class Deflate(Codec):
 
     def decode(self, coded: bytes, reading: Reading) -> bytes:
         """Never makes more than what was said."""
-        decoder = zlib.decompressobj(-15, DICTIONARY)
-        try:
-            found = decoder.decompress(coded, reading.length + 1)
-        except zlib.error as error:
-            raise StorageError(f"a packed stream is damaged: {error}") from error
-        if decoder.unused_data or not decoder.eof:
-            raise StorageError("a packed stream does not end where it should")
-        return _checked(found, reading)
+        return _inflated(zlib.decompressobj(-15, DICTIONARY), coded, reading)
+
+
+class Huffman(Codec):
+    """Huffman coding of bytes, by Deflate that looks for no repetitions.
+
+    A code costs about half a percent over its entropy and is decoded some ten times as fast as by
+    asymmetric numeral systems; where one byte is more frequent than all others, it costs too much.
+    """
+
+    number = 8
+
+    def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
+        """Coded."""
+        if reading.width > 1:
+            return None
+        coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
+        return coder.compress(data) + coder.flush()
+
+    def decode(self, coded: bytes, reading: Reading) -> bytes:
+        """Never makes more than what was said."""
+        return _inflated(zlib.decompressobj(-15), coded, reading)
+
+
+def _inflated(decoder: zlib._Decompress, coded: bytes, reading: Reading) -> bytes:
+    try:
+        found = decoder.decompress(coded, reading.length + 1)
+    except zlib.error as error:
+        raise StorageError(f"a packed stream is damaged: {error}") from error
+    if decoder.unused_data or not decoder.eof:
+        raise StorageError("a packed stream does not end where it should")
+    return _checked(found, reading)
 
 
 def _checked(found: bytes, reading: Reading) -> bytes:

@@ -41,4 +41,4 @@ class Palette(NestingCodec):
 
 
 def _indices(reading: Reading) -> Reading:
-    return Reading(reading.elements, columns=reading.columns)
+    return Reading(reading.elements, columns=reading.columns, scale=reading.scale * reading.width)

@@ -7,21 +7,23 @@ import numpy as np
 from autocompress.errors import StorageError
 from autocompress.export.packing.ans import Decoder, Encoder
 from autocompress.export.packing.codecs.base import Codec, NestingCodec, Reading
+from autocompress.export.packing.codecs.units import join_codes, split_codes
 from autocompress.export.packing.mask import WORTHWHILE, pop_mask, push_mask
 from autocompress.export.packing.numbers import Reader, varint
-from autocompress.export.packing.probabilities import PRIOR_BYTES, Prior, Symbols, best_prior
+from autocompress.export.packing.probabilities import FINE, PRIOR_BYTES, Prior, best_prior
 
 
 class SparseCodes(Codec):
     """Codes of 8, 4 or 2 bits; the one that is left out is the most frequent."""
 
     number = 4
+    delay = 2
 
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
         """The code left out, mask and prior, then all of it; None where few are the same."""
         if reading.width > 1 or not data:
             return None
-        codes = _codes(data, reading)
+        codes = split_codes(data, reading)
         counts = np.bincount(codes)
         zero = int(counts.argmax())
         if counts[zero] < WORTHWHILE * len(codes):
@@ -31,7 +33,7 @@ class SparseCodes(Codec):
         padded[: len(codes)] = codes
         mask = padded != zero
         values = padded[mask]
-        prior, _ = best_prior(values, reading.bits, 1)
+        prior, _ = best_prior(values, reading.bits, 1, FINE)
         encoder = Encoder()
         encoder.push_symbols(values, reading.bits, 1, prior)
         head = push_mask(encoder, mask.reshape(rows, columns))
@@ -53,13 +55,14 @@ class SparseCodes(Codec):
             raise StorageError("a packed stream's mask is damaged")
         codes[places] = decoder.pop_symbols(len(places), reading.bits, 1, prior)
         decoder.finish()
-        return _bytes(codes[: reading.elements], reading)
+        return join_codes(codes[: reading.elements], reading)
 
 
 class SparseNumbers(NestingCodec):
     """Numbers of several bytes; what is left out is zero."""
 
     number = 7
+    delay = 2
 
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
         """The mask's length, head and bytes, then the numbers; None where few are zero."""
@@ -100,22 +103,3 @@ class SparseNumbers(NestingCodec):
         elements = np.zeros(reading.elements, f"<u{reading.width}")
         elements[mask] = np.frombuffer(left, f"<u{reading.width}")
         return elements.tobytes()
-
-
-def _codes(data: bytes, reading: Reading) -> Symbols:
-    """One code per entry, from the lowest bits of each byte up."""
-    array = np.frombuffer(data, np.uint8)
-    if reading.units == 1:
-        return array
-    shifts = np.arange(reading.units, dtype=np.uint8) * np.uint8(reading.bits)
-    parts = (array[:, None] >> shifts) & np.uint8((1 << reading.bits) - 1)
-    return np.ascontiguousarray(parts.astype(np.uint8).ravel())
-
-
-def _bytes(codes: Symbols, reading: Reading) -> bytes:
-    """Inverse of :func:`_codes`."""
-    if reading.units == 1:
-        return codes.tobytes()
-    shifts = np.arange(reading.units, dtype=np.uint8) * np.uint8(reading.bits)
-    joined: Symbols = np.bitwise_or.reduce(codes.reshape(-1, reading.units) << shifts, axis=1)
-    return joined.tobytes()

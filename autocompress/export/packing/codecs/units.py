@@ -1,0 +1,28 @@
+"""Codes of 8, 4 or 2 bits out of their bytes, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autocompress.export.packing.codecs.base import Reading
+from autocompress.export.packing.probabilities import Symbols
+
+
+def split_codes(data: bytes, reading: Reading) -> Symbols:
+    """One code per entry, shape ``(reading.elements,)``, from the lowest bits of each byte up."""
+    packed = np.frombuffer(data, np.uint8)
+    if reading.units == 1:
+        return packed
+    codes = np.empty((len(packed), reading.units), np.uint8)
+    for unit in range(reading.units):
+        codes[:, unit] = packed >> np.uint8(unit * reading.bits) & np.uint8((1 << reading.bits) - 1)
+    return codes.ravel()
+
+
+def join_codes(codes: Symbols, reading: Reading) -> bytes:
+    """Inverse of :func:`split_codes`; no code is larger than its bits allow."""
+    fields = codes.reshape(-1, reading.units)
+    packed = fields[:, 0].copy()
+    for unit in range(1, reading.units):
+        packed |= fields[:, unit] << np.uint8(unit * reading.bits)
+    return packed.tobytes()
