@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def vbmf_rank(matrix: torch.Tensor) -> int:
-    """Rank of the signal in a matrix of signal and noise; 0 when there is none.
+    """Rank of the signal in a matrix of signal and noise; 0 when there is none, or no number.
 
     The global solution of empirical variational Bayes matrix factorisation (Nakajima, Sugiyama,
     Babacan & Tomioka 2013, JMLR 14): a singular value counts where it exceeds a threshold that
@@ -23,6 +23,8 @@ def vbmf_rank(matrix: torch.Tensor) -> int:
         matrix: shape ``(rows, columns)``.
     """
     values = matrix.detach().double()
+    if not bool(torch.isfinite(values).all()):
+        return 0
     if values.shape[0] > values.shape[1]:
         values = values.T
     rows, columns = values.shape
