@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import gcd
 from typing import Any, TypeAlias
 
 import torch
@@ -104,14 +105,30 @@ class TensorRange:
                 "model's weights and the scale of its inputs"
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
-        flat = value.detach().flatten()
-        stride = -(-flat.numel() // self.limit)
-        self.sample.append(flat[::stride].clone())
+        self.sample.append(spread(value.detach().flatten(), self.limit, value[0].numel()).clone())
 
     def range(self, method: RangeMethod) -> Range:
         """The range of all values given."""
         values = torch.cat(self.sample).double().sort().values
         return method.choose(values, self.low, self.high)
+
+
+def spread(values: torch.Tensor, most: int, period: int, axis: int = 0) -> torch.Tensor:
+    """At most so many of the values along an axis, evenly apart, from all places alike.
+
+    A step with a factor in common with the period would meet the same places again and again, such
+    as every image's left border.
+
+    Args:
+        values: any shape.
+        most: entries to keep along the axis.
+        period: after so many entries the places start over, as examples do.
+        axis: that is thinned out.
+    """
+    step = -(-values.shape[axis] // most)
+    while step > 1 and gcd(step, period) > 1:
+        step += 1
+    return values[(slice(None),) * axis + (slice(None, None, step),)]
 
 
 class _Watcher(fx.Interpreter):

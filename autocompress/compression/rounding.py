@@ -46,7 +46,7 @@ class _FakeQuantize(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return along, None, None, None, None
         growth = (grads[0] * ctx.saved_tensors[1]).sum_to_size(ctx.shape)
-        # section 2.2: in proportion to the weights' own updates
+        # section 2.2: no larger than the weights' own, whatever their number
         each = inside.numel() / max(1, growth.numel())
         return along, growth / math.sqrt(each * ctx.high), None, None, None
 

@@ -127,10 +127,10 @@ class LayerPolicy:
                     f"sparsity is {self.sparsity!r} with pattern {name!r}, which makes a share of "
                     f"{share:g} zero; give that"
                 )
-        elif name != UNSTRUCTURED and not _BLOCK.fullmatch(name):
+        elif name == "block:1x1" or not (name == UNSTRUCTURED or _BLOCK.fullmatch(name)):
             raise RequestError(
                 f"pattern is {self.pattern!r}; use 'unstructured', 'N:M' with N below M such as "
-                "'2:4', or 'block:RxC' such as 'block:1x4'"
+                "'2:4', or 'block:RxC' with more than one weight such as 'block:1x4'"
             )
 
     @property

@@ -53,8 +53,7 @@ class ElasticLayer(nn.Module):
 
     def __init__(self, module: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
-        self.moments: torch.Tensor | None = None
-        self._self = object()  # unlike the address, never another layer's later on
+        self.moments = None
         self.weight = module.weight
         self.bias = module.bias
         self.full = [module]  # in a list: settings only, not a submodule
@@ -90,6 +89,17 @@ class ElasticLayer(nn.Module):
             weight.shape[0] if module.groups == module.out_channels > 1 else module.groups,
             inputs, self._state(),
         )  # fmt: skip
+
+    @property
+    def moments(self) -> torch.Tensor | None:
+        """Second moments of what the full weight multiplies."""
+        return self._moments
+
+    @moments.setter
+    def moments(self, value: torch.Tensor | None) -> None:
+        self._moments = value
+        # unlike an address and a version, never that of another layer or of earlier moments
+        self._self = object()
 
     def input_moments(self) -> torch.Tensor:
         """:attr:`moments`, of what the sliced weight multiplies."""

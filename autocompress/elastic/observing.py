@@ -17,7 +17,7 @@ from autocompress.elastic.realise import realise
 LONGEST = 2304
 #: Bytes of second moments at the most; the layers with the fewest inputs come first.
 MOST_BYTES = 256 << 20
-#: Batches looked at, and patches of each: several per input of any layer that is looked at.
+#: Batches looked at, and patches of each at the most; a linear layer has one an example.
 BATCHES = 4
 PATCHES = 1 << 11
 

@@ -18,7 +18,7 @@ from autocompress.compression.distillation.base import Distillation
 from autocompress.compression.distillation.points import FeaturePoints, find_points, match_points
 from autocompress.compression.distillation.registry import find_distillation
 from autocompress.compression.quantization import recalibrate, simulate_quantization
-from autocompress.compression.repair.post_training import repair_quantized
+from autocompress.compression.repair.post_training import affordable, repair_quantized
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.files import replacing
@@ -208,13 +208,13 @@ class CandidateEvaluator:
             reestimate_batch_norm(model, self.statistics_batches())
         fold_batch_norm(model)
         if quantized:
-            plain = model
-            model = simulate_quantization(plain, ops, self.calibration_batches())
+            plain, held = model, self.calibration_batches()
+            model = simulate_quantization(plain, ops, held)
             more = self._train(model, candidate, later, seed + 1, second, quantized=True)
-            if more:
-                recalibrate(model, self.calibration_batches())
-            elif repaired:
-                repair_quantized(model, self.calibration_batches(), reference=plain)
+            if repaired and not more:
+                repair_quantized(model, affordable(held, ops), reference=plain)
+            if more or repaired:
+                recalibrate(model, held)
             done += more
         return PreparedModel(model.eval(), ops, done)
 

@@ -116,7 +116,8 @@ class LowRank(Technique):
         form = FORMS[policy.factorization]
 
         def fit() -> Split:
-            with torch.no_grad():
+            # a decomposition in half precision would be that of its rounding errors
+            with torch.no_grad(), torch.autocast(part.weight.device.type, enabled=False):
                 return form.fit(part, shapes)
 
         key = None if part.state is None else (part.state, form.name, shapes)

@@ -17,6 +17,9 @@ from autocompress.compression.low_rank.svd import onto_outputs, output_basis
 from autocompress.compression.parts import Part
 from autocompress.graph.factors import LayerShape
 
+#: Second moment, relative to the mean of those seen, that every direction has at the least.
+_UNSEEN = 1e-3
+
 
 class WhitenedSvd(Factorization):
     """The weight of its rank with the nearest outputs; plain SVD where no inputs were observed."""
@@ -41,5 +44,7 @@ def response_basis(weight: torch.Tensor, second: torch.Tensor, rank: int) -> tor
         rank: directions.
     """
     matrix = weight.detach().flatten(1)
-    moments = (matrix @ second.to(matrix.dtype)).double() @ matrix.T.double()
+    # inputs that were not seen are taken to be small, not absent: the weight decides among them
+    unseen = _UNSEEN * float(second.diagonal().mean())
+    moments = (matrix @ second.to(matrix.dtype) + unseen * matrix).double() @ matrix.T.double()
     return leading_vectors((moments + moments.T) / 2, rank).to(weight.dtype)

@@ -25,10 +25,10 @@ class Entropy(RangeMethod):
     def choose(self, values: torch.Tensor, low: float, high: float) -> Range:
         """The best of the thresholds from an eighth of the range to all of it."""
         peak = max(-low, high)
-        if peak <= 0.0:
+        told = values[values != 0]  # zeros, of which a ReLU makes many, are exact in any range
+        if peak <= 0.0 or not len(told):
             return Range(low, high)
-        counts = torch.histc(values.abs().clamp(max=peak), bins=_BINS, min=0.0, max=peak)
-        counts[0] = counts[1]  # zeros, of which a ReLU makes many, cost nothing at any threshold
+        counts = torch.histc(told.abs().clamp(max=peak), bins=_BINS, min=0.0, max=peak)
         thresholds = range(_CODES, _BINS + 1, 16)
         losses = torch.tensor([_divergence(counts, bins) for bins in thresholds])
         kept = thresholds[int(losses.argmin())] / _BINS * peak

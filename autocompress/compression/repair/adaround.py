@@ -28,6 +28,7 @@ def learned_rounding(rows: CodeRows, *, steps: int = 300) -> torch.Tensor:
         rows: what is rounded.
         steps: of Adam.
     """
+    pruned = rows.values == 0
     below = rows.values.floor().clamp(-rows.levels, rows.levels - 1)
     share = (rows.values - below).clamp(0.01, 0.99)
     with torch.enable_grad():
@@ -35,17 +36,18 @@ def learned_rounding(rows: CodeRows, *, steps: int = 300) -> torch.Tensor:
         optimizer = torch.optim.Adam([logits], lr=_RATE)
         unit = rows.moments.diagonal(dim1=1, dim2=2).mean()
         for step in range(steps):
-            up = _shares(logits)
+            up = torch.where(pruned, 0.0, _shares(logits))
             loss = rows.errors(below + up).sum() / unit
             done = (step / steps - _WARM) / (1 - _WARM)
             if done > 0:
                 exponent = _BLUNT + (_SHARP - _BLUNT) * (1 - done)
-                loss = loss + _WEIGHT * (1 - (2 * up - 1).abs().pow(exponent)).sum()
+                between = 1 - (2 * up - 1).abs().pow(exponent)  # 0 for the pruned ones
+                loss = loss + _WEIGHT * between.sum()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     codes = below + (_shares(logits.detach()) > 0.5).to(below.dtype)
-    return torch.where(rows.values == 0, 0.0, codes)
+    return torch.where(pruned, 0.0, codes)
 
 
 def _shares(logits: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,13 @@
 """Biases that take the mean error of a layer's outputs back.
 
-``b + E[y] - E[W' x']`` for each output, where ``y`` is the output in floats and ``x'`` the input
-that the layer has in the quantised graph, errors of earlier layers included (Nagel et al. 2019,
+``b + E[y] - E[y']`` for each output, where ``y`` is the output in floats and ``y'`` what the layer
+gives in the quantised graph, errors of earlier layers included (Nagel et al. 2019,
 arXiv:1906.04721, section 4.2.1, with measured means).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -14,26 +15,25 @@ import torch
 from torch import fx, nn
 
 from autocompress.compression.calibration import InputBatch, run_over
-from autocompress.compression.repair.moments import InputMoments
-from autocompress.compression.stored_layers import StoredLayer
 
 
 @torch.no_grad()
-def correct_bias(layer: nn.Conv2d | nn.Linear, wanted: torch.Tensor, moments: InputMoments) -> None:
+def correct_bias(
+    layer: nn.Conv2d | nn.Linear, wanted: torch.Tensor, inputs: Iterable[torch.Tensor]
+) -> None:
     """Correct a stored layer's bias in place; a layer without one is left alone.
 
     Args:
         layer: the layer, with its rounded weight.
-        wanted: mean of each output channel in floats, shape ``(out,)``.
-        moments: of its inputs in the quantised graph.
+        wanted: mean of each output channel in floats, shape ``(out,)``, on the same examples.
+        inputs: what the layer reads in the quantised graph, one tensor a batch.
     """
-    if not isinstance(layer, StoredLayer) or layer.bias is None:
+    if layer.bias is None:
         return
-    weight = layer.stored_weight(None).double()
-    groups = moments.mean.shape[0]
-    rows = weight.reshape(groups, weight.shape[0] // groups, -1)
-    given = torch.einsum("gok,gk->go", rows, moments.mean).flatten()
-    layer.bias.copy_((wanted - given).to(layer.bias.dtype))
+    given = _Mean()
+    for x in inputs:
+        given.add(layer, layer(x))
+    layer.bias.add_((wanted - given.value).to(layer.bias.dtype))
 
 
 def output_means(
@@ -48,22 +48,35 @@ def output_means(
     """
     watcher = _Means(module, layers)
     run_over(watcher, module, batches)
-    return {name: total / watcher.counts[name] for name, total in watcher.totals.items()}
+    return {name: mean.value for name, mean in watcher.means.items()}
+
+
+class _Mean:
+    """Mean of each output channel over examples and places."""
+
+    def __init__(self) -> None:
+        self.total: torch.Tensor | float = 0.0
+        self.count = 0
+
+    def add(self, layer: nn.Module, output: torch.Tensor) -> None:
+        rows = output.transpose(1, -1) if isinstance(layer, nn.Conv2d) else output
+        rows = rows.detach().reshape(-1, rows.shape[-1])
+        self.total = self.total + rows.sum(0, dtype=torch.float64)
+        self.count += len(rows)
+
+    @property
+    def value(self) -> torch.Tensor:
+        return torch.as_tensor(self.total) / self.count
 
 
 class _Means(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, layers: Collection[str]) -> None:
         super().__init__(module)
         self.layers = frozenset(layers)
-        self.totals: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.means: dict[str, _Mean] = defaultdict(_Mean)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().call_module(target, args, kwargs)
         if target in self.layers:
-            is_conv = isinstance(self.fetch_attr(target), nn.Conv2d)
-            rows = (value.transpose(1, -1) if is_conv else value).detach().double()
-            rows = rows.reshape(-1, rows.shape[-1])
-            self.totals[target] = self.totals.get(target, 0.0) + rows.sum(0)
-            self.counts[target] = self.counts.get(target, 0) + len(rows)
+            self.means[target].add(self.fetch_attr(target), value)
         return value

@@ -1,7 +1,8 @@
-"""Codes that no single change of a weight by one step would improve.
+"""Codes that hardly any single change of a weight by one step would improve.
 
 In each row, the one change that lowers the output's squared error most is made, until none does
-(greedy coordinate descent; Nair and Suggala 2024, CDQuant, arXiv:2406.17542).
+or the work is too much (greedy coordinate descent; Nair and Suggala 2024, CDQuant,
+arXiv:2406.17542).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import torch
 
 from autocompress.compression.repair.rows import CodeRows
 
-#: Changes per weight of a row at the most; few rows need more than one for every ten weights.
-_CHANGES = 1.0
+#: Changes looked at in all, at the most; few rows need more than one for every ten weights.
+_LOOKED_AT = 2e9
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def descend(rows: CodeRows, codes: torch.Tensor) -> torch.Tensor:
     diagonal = rows.moments.diagonal(dim1=1, dim2=2)[:, None]
     slope = (codes - rows.values) @ rows.moments
     fixed = rows.values == 0
-    for _ in range(max(1, int(_CHANGES * codes.shape[2]))):
+    for _ in range(min(codes.shape[2], 1 + int(_LOOKED_AT / codes.numel()))):
         # a step of +-1 against the slope changes the error by diagonal - 2 |slope|
         move = -slope.sign()
         outside = fixed | ((codes + move).abs() > rows.levels)

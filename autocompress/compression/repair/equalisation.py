@@ -39,7 +39,9 @@ def equalise_ranges(
             if isinstance(source, nn.Conv2d | nn.Linear):
                 given = source.weight.detach().abs().flatten(1).amax(1)
                 read = _weight_peaks(module, pair)
-                move_scale(module, pair, _bounded((given / read.clamp_min(_TINY)).sqrt()))
+                alive = (given > 0) & (read > 0)  # a dead channel has no range to share
+                scale = torch.where(alive, (given / read.clamp_min(_TINY)).sqrt(), 1.0)
+                move_scale(module, pair, _bounded(scale))
 
 
 def smooth_activations(

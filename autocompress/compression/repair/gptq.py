@@ -11,6 +11,9 @@ import torch
 
 from autocompress.compression.repair.rows import CodeRows
 
+#: Columns whose errors later ones take on together.
+_BLOCK = 128
+
 
 @torch.no_grad()
 def codes_with_feedback(rows: CodeRows) -> torch.Tensor:
@@ -22,12 +25,19 @@ def codes_with_feedback(rows: CodeRows) -> torch.Tensor:
     factor = torch.linalg.cholesky(inverse, upper=True)
     codes = torch.empty_like(values)
     zero = values == 0  # pruned: they take nothing on
-    for i in range(size):
-        column = values[:, :, i]
-        nearest = column.round().clamp(-rows.levels, rows.levels)
-        codes[:, :, i] = torch.where(zero[:, :, i], 0.0, nearest)
-        error = (column - codes[:, :, i]) / factor[:, i, i, None]
-        values[:, :, i + 1 :] -= error[:, :, None] * factor[:, None, i, i + 1 :]
+    for start in range(0, size, _BLOCK):
+        block = range(start, min(start + _BLOCK, size))
+        errors = torch.zeros_like(values[:, :, block.start : block.stop])
+        for i in block:
+            column = values[:, :, i]
+            nearest = column.round().clamp(-rows.levels, rows.levels)
+            codes[:, :, i] = torch.where(zero[:, :, i], 0.0, nearest)
+            error = (column - codes[:, :, i]) / factor[:, i, i, None]
+            errors[:, :, i - start] = error
+            inside = slice(i + 1, block.stop)
+            values[:, :, inside] -= error[:, :, None] * factor[:, None, i, inside]
+        # what follows the block takes its errors on at once
+        values[:, :, block.stop :] -= errors @ factor[:, block.start : block.stop, block.stop :]
     restored = torch.empty_like(codes)
     restored[:, :, order] = codes
     return restored

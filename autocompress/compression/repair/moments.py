@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from math import gcd
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from autocompress.compression.calibration import InputBatch, run_over
+from autocompress.compression.calibration import InputBatch, run_over, spread
 from autocompress.errors import DataError
 from autocompress.graph.layers import conv_pads
 
@@ -93,7 +92,7 @@ def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor, most: int = _PATCHES)
     """Patches of an input, shape ``(groups, n, k)``; evenly spread ones where there are many."""
     if isinstance(layer, nn.Linear):
         rows = x.reshape(1, -1, layer.in_features)
-        return _spread(rows, most, x.shape[-2] if x.dim() > 2 else 1)
+        return spread(rows, most, x.shape[-2] if x.dim() > 2 else 1, axis=1)
     images = max(1, most // max(1, x.shape[-1] * x.shape[-2]) * 4)
     x = x[:: -(-x.shape[0] // images)]
     top, left, bottom, right = conv_pads(layer)
@@ -102,19 +101,7 @@ def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor, most: int = _PATCHES)
     batch, length, places = columns.shape
     columns = columns.reshape(batch, layer.groups, length // layer.groups, places)
     rows = columns.permute(1, 0, 3, 2).reshape(layer.groups, batch * places, -1)
-    return _spread(rows, most, places)
-
-
-def _spread(rows: torch.Tensor, most: int, places: int) -> torch.Tensor:
-    """At most so many of the rows, of which each example has one a place, from all places alike.
-
-    A step that has a factor in common with the places would meet the same few in every example,
-    such as every image's left border.
-    """
-    step = -(-rows.shape[1] // most)
-    while step > 1 and gcd(step, places) > 1:
-        step += 1
-    return rows[:, ::step]
+    return spread(rows, most, places, axis=1)
 
 
 class _Watcher(fx.Interpreter):

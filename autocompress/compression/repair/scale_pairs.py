@@ -120,4 +120,6 @@ def _reads(op: Op, channels: int, area: int) -> bool:
     if op.kind != "conv" or area != 1:
         return False
     groups = int(str(op.attribute("groups", 1)))
+    if groups > 1 and op.weight_shape[0] != channels:
+        return False  # several outputs a channel
     return groups in (1, channels) and op.weight_shape[1] * groups == channels
