@@ -97,8 +97,8 @@ class Settings:
 
 
 SETTINGS = {
-    "lenet300": Settings(LeNet300, 0.975, 16, 8, 20, 60, 6),
-    "lenet5": Settings(LeNet5, 0.992, 16, 8, 12, 40, 6),
+    "lenet300": Settings(LeNet300, 0.96, 16, 8, 20, 60, 10),
+    "lenet5": Settings(LeNet5, 0.98, 16, 8, 12, 40, 10),
 }
 
 

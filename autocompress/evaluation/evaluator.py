@@ -147,21 +147,23 @@ class CandidateEvaluator:
             torch.set_num_threads(self.threads)
         started = time.monotonic()
         final = fidelity == Fidelity.FINAL
-        prepared = self.prepare(
-            candidate,
-            steps=self.effort.steps(fidelity),
-            seed=seed,
-            seconds=self.effort.final_seconds if final else None,
-            repaired=final,
-        )
         split = self.data.val if final else self.trial_split()
+        steps = self.effort.steps(fidelity)
+        seconds = self.effort.final_seconds if final else None
+        # a short training can harm what was nearly lossless: the better of the two is kept
+        untrained = None
+        if final and steps:
+            untrained = self.prepare(candidate, steps=0, seed=seed, repaired=True)
+        if seconds is not None:
+            seconds = max(0.0, seconds - (time.monotonic() - started))
+        prepared = self.prepare(
+            candidate, steps=steps, seed=seed, seconds=seconds, repaired=final and not steps
+        )
         value = evaluate_model(prepared.model, split, self.task)
         kept = "trained"
-        if final and prepared.train_steps:
-            # a short training can harm what was nearly lossless: keep the better of the two
-            untrained = self.prepare(candidate, steps=0, seed=seed, repaired=True)
-            before = evaluate_model(untrained.model, self.data.val, self.task)
-            if self.task.score(before) > self.task.score(value):
+        if untrained is not None:
+            before = evaluate_model(untrained.model, split, self.task)
+            if self.task.score(before) > self.task.score(value) or not prepared.train_steps:
                 kept, value = "untrained", before
                 prepared = replace(untrained, train_steps=prepared.train_steps)
         if final and self.checkpoints is not None:
