@@ -71,7 +71,9 @@ class ElasticModel(nn.Module):
         self.selection: Selection = select(graph, self.candidate)
 
     def configure(self, candidate: Candidate) -> ElasticModel:
-        """Run as ``candidate`` from now on; costs O(layers) and copies no weights.
+        """Run as ``candidate`` from now on; copies no weights.
+
+        Codebooks, and factors of layers whose weights or channels changed, are fitted anew.
 
         Raises:
             RequestError: the candidate does not fit the model.
