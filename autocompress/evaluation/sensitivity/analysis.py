@@ -145,9 +145,20 @@ def _scores(
     if limits.deadline is not None:
         now = time.monotonic()
         until = now + _SCORING * max(0.0, limits.deadline - now)
-    found = scorer.scores(inputs, targets, seed=seed, deadline=until)
+    try:
+        found = scorer.scores(inputs, targets, seed=seed, deadline=until)
+    except Exception as error:  # the user's operators may raise anything; losses need no scores
+        first = str(error).strip().partition("\n")[0]
+        note = f"no cheap scores: {type(error).__name__}: {first}"
+        return {setting: {} for setting in settings}, 0, (note,)
     late = f"{scorer.unscored} settings have no cheap scores, for want of time"
-    notes = (scorer.note, late if scorer.unscored else "")
+    mixed = (
+        f"results of {len(scorer.mixed)} nodes do not hold the examples apart (such as "
+        f"{min(scorer.mixed, default='')}): their settings have no output_fisher and no taylor"
+    )
+    notes = (
+        scorer.note, late if scorer.unscored else "", mixed if scorer.mixed else "",
+    )  # fmt: skip
     return found, scorer.examples, tuple(note for note in notes if note)
 
 
