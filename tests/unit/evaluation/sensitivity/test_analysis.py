@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from autocompress.compression.registry import make_techniques
 from autocompress.elastic.model import ElasticModel
@@ -20,7 +20,7 @@ from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
 from autocompress.evaluation.fine_tune import fine_tune
 from autocompress.evaluation.sensitivity.analysis import Limits, analyse
 from autocompress.evaluation.sensitivity.estimates import ALL
-from autocompress.evaluation.sensitivity.measuring import TrueLoss
+from autocompress.evaluation.sensitivity.measuring import Original, Outcome, TrueLoss
 from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.sensitivity.scores import SCORES
 from autocompress.evaluation.sensitivity.settings import (
@@ -300,6 +300,41 @@ def test_a_setting_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.Monke
     assert not failed["measured"].any()
     assert math.isnan(failed["loss_change"].iloc[0])
     assert "failed" in result.summary()
+
+
+def test_a_reference_that_fails_is_the_settings_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autocompress.errors import DivergedError
+
+    honest = TrueLoss.score
+
+    def broken(self: TrueLoss, model: fx.GraphModule, base: Original) -> Outcome:
+        if "kept" not in vars(self) or base is not self.kept:
+            raise DivergedError("the model's outputs hold NaN or infinity")
+        return honest(self, model, base)
+
+    monkeypatch.setattr(TrueLoss, "score", broken)
+    result = run(evaluator(), Limits(settings=12))
+    structural = result.table["technique"].isin(["pruning", "sparsity", "low_rank", "architecture"])
+    failed = result.table["error"] != ""
+    assert failed.any()
+    assert structural[failed].all()
+    assert (~structural[result.table["measured"]]).all()
+    assert set(result.reference) == {"kept"}
+
+
+def test_an_original_without_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autocompress.errors import DataError
+
+    def broken(*_: object) -> Outcome:
+        raise DataError("the metric is not a number")
+
+    monkeypatch.setattr(TrueLoss, "score", broken)
+    result = run(evaluator(), Limits(settings=3))
+    assert not result.table["measured"].any()
+    assert int((result.table["error"] == "the metric is not a number").sum()) == 3
+    assert math.isnan(result.reference["kept"]["loss"])
+    assert any("the original itself" in note for note in result.notes)
+    assert "3 failed" in result.summary()
 
 
 def test_heat_map() -> None:
