@@ -29,8 +29,9 @@ from autocompress.graph.selection import DEPTH
 
 #: Examples that gradients are taken on, at the most.
 SCORE_EXAMPLES = 32
-#: Bytes of results that are kept for each set of examples, and for the scores.
-LIMIT_BYTES = 1 << 30
+#: Bytes of inputs and results that are kept at one time; scores, which come before, may keep as
+#: much.
+LIMIT_BYTES = 2 << 30
 #: Share of the time that scoring may take.
 _SCORING = 0.3
 
@@ -84,7 +85,7 @@ def analyse(
         seed: of the random directions in which the Hessian is looked at.
         price: what a genome saves; None leaves that out.
         progress: told how many settings of how many are measured.
-        limit_bytes: of results that are kept at one time.
+        limit_bytes: of inputs and results that are kept at one time.
     """
     began = time.monotonic()
     if evaluator.threads is not None:
