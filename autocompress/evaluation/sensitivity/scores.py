@@ -331,7 +331,9 @@ def by_example(batch: torch.Tensor, alone: tuple[int, ...], examples: int) -> to
     grown = [d for d, (n, one) in enumerate(zip(batch.shape, alone, strict=True)) if n != one]
     if len(grown) != 1 or batch.shape[grown[0]] != examples * alone[grown[0]]:
         return None
-    return batch.unflatten(grown[0], (examples, alone[grown[0]])).movedim(grown[0], 0)
+    (at,) = grown
+    apart = batch.reshape(*batch.shape[:at], examples, alone[at], *batch.shape[at + 1 :])
+    return apart.movedim(at, 0)
 
 
 def _of_strike(strike: _Strike) -> dict[str, float]:
