@@ -216,10 +216,12 @@ def sensitivity(
     """The loss of every layer under every setting alone, without training.
 
     Each setting that a search would have to choose from (bits, width, rank, sparsity, codebook,
-    depth) is given to one layer or channel group, and the change of loss and metric is measured, as
-    the search sees a candidate that is not trained: quantised with ranges of the calibration
-    examples; with batch norm statistics re-estimated where more than bit-widths change. What the
-    budget does not pay for is estimated from cheap scores, and marked.
+    depth) is given to one layer or channel group, and the change of loss and metric is measured
+    without training: quantised with ranges of the calibration examples, whitened ranks by the
+    inputs that layers have on them; with batch norm statistics re-estimated where more than
+    bit-widths change. Widths keep the channels of the largest squared weights; a search may rank
+    them otherwise first. What the budget does not pay for is estimated from cheap scores, and
+    marked.
 
     Args:
         model: a trained ``torch.nn.Module``; not changed.

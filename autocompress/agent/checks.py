@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autocompress.errors import DataError
+from autocompress.elastic.space import ElasticSpace
+from autocompress.errors import DataError, RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
 
@@ -31,3 +32,19 @@ def check_against_data(model: nn.Module, data: Data, task: Task) -> None:
             f"the data holds {classes} classes (labels 0 to {classes - 1}), but the model gives "
             f"only {outputs.shape[1]}; give a model with {classes} outputs, or other data"
         )
+
+
+def check_choices(space: ElasticSpace) -> None:
+    """Make sure that some choice is about the model; recipes only say how it is trained.
+
+    Raises:
+        RequestError: none is.
+    """
+    if any(len(c.options) > 1 and c.kind != "recipe" for c in space.choices):
+        return
+    reasons = "; ".join(f"{r.name}: {r.reason}" for r in space.refusals[:3])
+    raise RequestError(
+        f"no layer of {space.name!r} can take a setting of the techniques "
+        f"{[t.name for t in space.techniques]}; ask for more techniques"
+        + (f" ({reasons})" if reasons else "")
+    )

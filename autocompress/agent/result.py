@@ -136,11 +136,15 @@ class SearchResult:
         """What cannot take a technique or setting: a row each, with the reason.
 
         Columns ``layer`` (or channel group), ``technique`` ("any" for what none can change),
-        ``setting`` ("any" for all of the technique's) and ``reason``.
+        ``setting`` ("any" for all of the technique's) and ``reason``. Runs of earlier versions
+        hold only what no technique can change.
         """
+        graph = self.view.graph
         rows = [
             (row.get("name"), row.get("technique"), row.get("setting"), row.get("reason"))
-            for row in rows_of(self.view.graph, "refusals")
+            for row in rows_of(graph, "refusals")
+        ] or [
+            (row.get("name"), "any", "any", row.get("reason")) for row in rows_of(graph, "skipped")
         ]
         return pd.DataFrame(rows, columns=["layer", "technique", "setting", "reason"])
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from autocompress.agent.checks import check_against_data
+from autocompress.agent.checks import check_against_data, check_choices
 from autocompress.compression.registry import make_techniques
 from autocompress.core.budget import Budget
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.events import Event, Observer
 from autocompress.core.space import Genome
 from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.observing import observe_inputs
 from autocompress.elastic.realise import realise
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
@@ -62,10 +63,11 @@ def run_sensitivity(
         model, (data.example()[0],), techniques=make_techniques(techniques),
         capabilities=replace(capabilities, stores_packed=True),
     )  # fmt: skip
-    _check_space(space)
+    check_choices(space)
     elastic = ElasticModel(space.graph, space.techniques).eval()
     original = space.decode(space.original)
     check_against_data(realise(elastic, original), data, task)
+    observe_inputs(elastic, original, (inputs for inputs, _ in data.calibration.batches(64)))
     evaluator = CandidateEvaluator(
         elastic, data, task, effort=Effort(), original=original, statistics=examples
     )
@@ -96,17 +98,6 @@ def _check(budget: Budget, examples: int, seed: int) -> None:
             "the budget limits training steps only, and nothing is trained here; "
             "give seconds or trials"
         )
-
-
-def _check_space(space: ElasticSpace) -> None:
-    if any(len(choice.options) > 1 for choice in space.choices):
-        return
-    reasons = "; ".join(f"{r.name}: {r.reason}" for r in space.refusals[:3])
-    raise RequestError(
-        f"no layer of {space.name!r} can take a setting of the techniques "
-        f"{[t.name for t in space.techniques]}; ask for more techniques"
-        + (f" ({reasons})" if reasons else "")
-    )
 
 
 def _price(space: ElasticSpace, profile: HardwareProfile | None) -> Price:

@@ -100,3 +100,43 @@ def test_data_that_do_not_fit() -> None:
         ac.sensitivity(net(classes=5), "digits", progress=False)
     with pytest.raises(CaptureError):
         ac.sensitivity(nn.Sequential(nn.Linear(3, 10)), "digits", progress=False)
+
+
+def test_whitened_ranks_are_weighed_by_the_inputs() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    options: dict[str, Any] = {
+        "techniques": ["low_rank"], "budget": ac.Budget(trials=20), "examples": 40,
+        "progress": False,
+    }  # fmt: skip
+    table = ac.sensitivity(model, "digits", **options).measured
+    assert table["setting"].str.startswith("rank whitened:").any()
+    kept = (64, 32, 16)
+    data = ac.Data.load("digits")
+    x, y = data.val.subset(40, seed=0).first(40)
+    inputs = torch.cat([x for x, _ in data.calibration.batches(64)][:4]).flatten(1)
+    for row in table[table["layer"] == "1"].to_dict("records"):
+        rank = int(row["setting"].rpartition(":")[2])
+        assert rank in kept
+        smaller = _projected(model, inputs, rank)
+        with torch.no_grad():
+            loss = float(nn.functional.cross_entropy(smaller(x), y))
+        assert row["loss"] == pytest.approx(loss, rel=1e-3)
+
+
+def _projected(model: nn.Module, inputs: torch.Tensor, rank: int) -> nn.Module:
+    """With the first layer's outputs projected on their main directions over ``inputs``."""
+    from copy import deepcopy
+
+    found = deepcopy(model)
+    layer = found[1]  # type: ignore[index]
+    with torch.no_grad():
+        _, vectors = torch.linalg.eigh((inputs @ layer.weight.T).T @ (inputs @ layer.weight.T))
+        basis = vectors[:, -rank:]
+        layer.weight.copy_(basis @ basis.T @ layer.weight)
+    return found
+
+
+def test_recipes_of_training_are_no_settings() -> None:
+    with pytest.raises(RequestError, match="ask for more techniques"):
+        ac.sensitivity(net(), "digits", techniques=["distillation"], progress=False)

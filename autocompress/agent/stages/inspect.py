@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autocompress.agent.bounds import not_proven, within_limits
-from autocompress.agent.checks import check_against_data
+from autocompress.agent.checks import check_against_data, check_choices
 from autocompress.agent.context import Context
 from autocompress.agent.costs import measure_costs
 from autocompress.agent.planner import Plan, make_plan
@@ -39,13 +39,7 @@ def run(context: Context) -> None:
             f"there is nothing to compress in {context.space.name!r}: it has no convolution and no "
             "linear layer"
         )
-    if not any(len(c.options) > 1 and c.kind != "recipe" for c in context.space.choices):
-        reasons = "; ".join(f"{s.name}: {s.reason}" for s in context.space.graph.skipped[:3])
-        raise RequestError(
-            f"there is nothing to search in {context.space.name!r} with techniques "
-            f"{[t.name for t in context.space.techniques]}; ask for more techniques"
-            + (f" ({reasons})" if reasons else "")
-        )
+    check_choices(context.space)
     context.elastic = ElasticModel(context.space.graph, context.space.techniques).eval()
     context.teacher = realise(context.elastic, context.space.decode(context.space.original))
     check_against_data(context.teacher, request.data, request.task)

@@ -47,6 +47,11 @@ def run(context: Context) -> None:
 
 def _losses(stored: Any) -> dict[str, dict[int, float]]:
     """Gene to option to what it loses of the metric, where that is known."""
+    if "table" not in stored:  # as earlier versions wrote it: the losses themselves
+        return {
+            str(gene): {int(option): float(loss) for option, loss in options.items()}
+            for gene, options in stored.items()
+        }
     losses: dict[str, dict[int, float]] = {}
     for row in stored["table"]:
         drop = row["metric_drop"]

@@ -29,13 +29,16 @@ from autocompress.graph.selection import DEPTH
 
 #: Examples that gradients are taken on, at the most.
 SCORE_EXAMPLES = 32
-#: Bytes of results that are kept for each set of examples, and for the scores.
-LIMIT_BYTES = 1 << 30
+#: Bytes of inputs and results that are kept at one time; scores, which come before, may keep as
+#: much.
+LIMIT_BYTES = 2 << 30
 #: Share of the time that scoring may take.
 _SCORING = 0.3
 
 #: Metrics of a genome that need no evaluation: "size_bytes", "macs", "latency_ms" …
 Price: TypeAlias = Callable[[Genome], Mapping[str, float]]
+#: What a setting scores, and what the original does in the same state of its batch norms.
+_Pair: TypeAlias = tuple[Outcome, Outcome]
 SAVED = ("size_bytes", "macs", "latency_ms", "energy_mj")
 
 
@@ -82,7 +85,7 @@ def analyse(
         seed: of the random directions in which the Hessian is looked at.
         price: what a genome saves; None leaves that out.
         progress: told how many settings of how many are measured.
-        limit_bytes: of results that are kept at one time.
+        limit_bytes: of inputs and results that are kept at one time.
     """
     began = time.monotonic()
     if evaluator.threads is not None:
@@ -94,15 +97,17 @@ def analyse(
     measured, errors = _measure(truth, settings, limits, progress)
     rows = []
     for setting in settings:
-        reference = truth.reference(setting.candidate).outcome if setting in measured else None
-        row = _row(evaluator, setting, measured.get(setting), reference)
+        row = _row(evaluator, setting, measured.get(setting))
         row |= {name: scores[setting].get(name, math.nan) for name in SCORES}
         rows.append({**row, "error": errors.get(setting, "")})
     table = pd.DataFrame(rows, columns=[*_COLUMNS, *SCORES, "error"])
     table = table.assign(**savings)
-    references = {"kept": truth.kept.outcome}
-    if any(evaluator.changes_structure(s.candidate) for s in measured):
-        references["reestimated"] = truth.reestimated.outcome
+    references = {"kept": _original(truth)}
+    if math.isnan(references["kept"].loss):
+        notes = (*notes, "the original itself has no finite loss and metric on the examples")
+    for setting, (_, reference) in measured.items():
+        if evaluator.changes_structure(setting.candidate):
+            references["reestimated"] = reference
     return Sensitivity(
         table=with_estimates(table),
         skipped=refusals_table(space),
@@ -145,9 +150,20 @@ def _scores(
     if limits.deadline is not None:
         now = time.monotonic()
         until = now + _SCORING * max(0.0, limits.deadline - now)
-    found = scorer.scores(inputs, targets, seed=seed, deadline=until)
+    try:
+        found = scorer.scores(inputs, targets, seed=seed, deadline=until)
+    except Exception as error:  # the user's operators may raise anything; losses need no scores
+        first = str(error).strip().partition("\n")[0]
+        note = f"no cheap scores: {type(error).__name__}: {first}"
+        return {setting: {} for setting in settings}, 0, (note,)
     late = f"{scorer.unscored} settings have no cheap scores, for want of time"
-    notes = (scorer.note, late if scorer.unscored else "")
+    mixed = (
+        f"results of {len(scorer.mixed)} nodes do not hold the examples apart (such as "
+        f"{min(scorer.mixed, default='')}): their settings have no output_fisher and no taylor"
+    )
+    notes = (
+        scorer.note, late if scorer.unscored else "", mixed if scorer.mixed else "",
+    )  # fmt: skip
     return found, scorer.examples, tuple(note for note in notes if note)
 
 
@@ -156,9 +172,9 @@ def _measure(
     settings: Sequence[Setting],
     limits: Limits,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[Setting, Outcome], dict[Setting, str]]:
-    """What was measured, and why other settings could not be."""
-    found: dict[Setting, Outcome] = {}
+) -> tuple[dict[Setting, _Pair], dict[Setting, str]]:
+    """What was measured and the reference for it, and why other settings could not be."""
+    found: dict[Setting, _Pair] = {}
     errors: dict[Setting, str] = {}
     slowest = 0.0
     for setting in _in_sweeps(truth, settings):
@@ -166,8 +182,8 @@ def _measure(
             break
         began = time.monotonic()
         try:
-            found[setting] = truth.measure(setting.candidate)
-            truth.reference(setting.candidate).outcome  # noqa: B018 - computed once, in its time
+            reference = truth.reference(setting.candidate).outcome
+            found[setting] = truth.measure(setting.candidate), reference
         except AutocompressError as error:
             errors[setting] = str(error)
         # a first time holds what is done only once
@@ -175,6 +191,14 @@ def _measure(
         if progress is not None:
             progress(len(found) + len(errors), len(settings))
     return found, errors
+
+
+def _original(truth: TrueLoss) -> Outcome:
+    """What the original scores; not a number where that cannot be said."""
+    try:
+        return truth.kept.outcome
+    except AutocompressError:
+        return Outcome(math.nan, math.nan)
 
 
 def _in_sweeps(truth: TrueLoss, settings: Sequence[Setting]) -> Iterator[Setting]:
@@ -202,16 +226,16 @@ def _in_sweeps(truth: TrueLoss, settings: Sequence[Setting]) -> Iterator[Setting
 def _row(
     evaluator: CandidateEvaluator,
     setting: Setting,
-    found: Outcome | None,
-    reference: Outcome | None,
+    measured: _Pair | None,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "layer": setting.target, "technique": setting.technique, "setting": setting.label,
         "gene": setting.gene, "option": setting.option, "loss_change": math.nan,
-        "metric_drop": math.nan, "measured": found is not None, "loss": math.nan,
+        "metric_drop": math.nan, "measured": measured is not None, "loss": math.nan,
         "metric": math.nan,
     }  # fmt: skip
-    if found is not None and reference is not None:
+    if measured is not None:
+        found, reference = measured
         row["loss"], row["metric"] = found.loss, found.metric
         row["loss_change"] = found.loss - reference.loss
         row["metric_drop"] = evaluator.task.drop(reference.metric, found.metric)

@@ -110,8 +110,12 @@ def _calibrated(
         return
     sign = 1.0 if SCORES[score] else -1.0
     usable = basis[np.isfinite(basis[score])]
+    if usable.empty:
+        return
     for column in ("loss_change", "metric_drop"):
         known = usable[np.isfinite(usable[column])]
+        if known.empty:
+            continue
         fitted = IsotonicRegression(out_of_bounds="clip")
         fitted.fit(sign * known[score].to_numpy(float), known[column].to_numpy(float))
         table.loc[rows, column] = fitted.predict(sign * table.loc[rows, score].to_numpy(float))

@@ -76,7 +76,7 @@ class Frontier:
         """Bytes of what is kept at each place, over all batches."""
         shapes = node_shapes(self.module, (sample,))
         sizes = {
-            node.name: _BYTES * prod(shapes[node.name][1:]) * self.examples
+            node.name: _BYTES * prod(shapes[node.name]) * self.examples // len(sample)
             for node in self._nodes
             if node.op not in ("get_attr", "output") and shapes.get(node.name)
         }

@@ -26,8 +26,9 @@ class Gradients:
     Attributes:
         squared: by layer, the mean over examples of the squared gradient: the diagonal of the
             empirical Fisher information.
-        outputs: by node, each example's gradient of its own loss with respect to the node's result,
-            shape ``(n, ...)``.
+        outputs: by node, each example's gradient of its own loss with respect to the node's result
+            when the example is run alone, shape ``(n, ...)`` with that result's shape behind n.
+        last: by node, the result for the last of the examples, run alone.
         examples: how many examples the gradients are of.
         curvature: by layer, the mean of the Hessian's diagonal over its weight (its trace by the
             number of weights); empty where the model cannot be differentiated twice.
@@ -36,6 +37,7 @@ class Gradients:
 
     squared: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
+    last: Mapping[str, torch.Tensor]
     examples: int
     curvature: Mapping[str, float]
     note: str = ""
@@ -69,6 +71,7 @@ def find_gradients(
     weights = {name: model.get_parameter(f"{name}.weight") for name in layers}
     squared = {name: torch.zeros_like(w) for name, w in weights.items()}
     outputs: dict[str, list[torch.Tensor]] = {name: [] for name in nodes}
+    last: dict[str, torch.Tensor] = {}
     count = 0
     for i in range(len(inputs)):
         if i >= _LEAST and gradients_until is not None and time.monotonic() > gradients_until:
@@ -84,13 +87,14 @@ def find_gradients(
                 squared[name] += gradient.square()
         for name, value, gradient in zip(outputs, seen, found[len(weights) :], strict=True):
             outputs[name].append(torch.zeros_like(value) if gradient is None else gradient)
+            last[name] = value.detach()
     curvature, note = _curvature(
         model, inputs[:count], targets[:count], task, weights, seed, curvature_until
     )
     return Gradients(
         {name: total / count for name, total in squared.items()},
-        {name: torch.cat(held) for name, held in outputs.items()},
-        count, curvature, note,
+        {name: torch.stack(held) for name, held in outputs.items()},
+        last, count, curvature, note,
     )  # fmt: skip
 
 

@@ -29,6 +29,9 @@ from autocompress.evaluation.splits import Split
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
 
+#: Places where results are kept: two states of the original on the examples and on the calibration
+#: batches each, and its results in training mode.
+_FRONTIERS = 5
 #: Examples at a time; the same as where whole models are evaluated.
 _BATCH = 256
 
@@ -67,14 +70,12 @@ class Original:
     @cached_property
     def examples(self) -> Frontier:
         """Results of the folded model on the examples."""
-        inputs = [x for x, _ in self._measurer.examples.batches(_BATCH)]
-        return Frontier(self.folded, inputs, self._measurer.limit_bytes)
+        return Frontier(self.folded, self._measurer.inputs, self._measurer.share)
 
     @cached_property
     def calibration(self) -> Frontier:
         """Results of the folded model on the calibration batches."""
-        inputs = self._measurer.evaluator.calibration_batches()
-        return Frontier(self.folded, inputs, self._measurer.limit_bytes)
+        return Frontier(self.folded, self._measurer.calibration, self._measurer.share)
 
 
 class TrueLoss:
@@ -83,15 +84,40 @@ class TrueLoss:
     Args:
         evaluator: says how a candidate is prepared.
         examples: what candidates are judged by.
-        limit_bytes: of results that are kept at one time, for each of at most four sets of
-            examples.
+        limit_bytes: of inputs and results that are kept at one time. The inputs are kept once,
+            whatever they need; results of each state of the original on each set of them have an
+            equal share of what is left.
+
+    Attributes:
+        inputs: the examples', in batches.
     """
 
     def __init__(self, evaluator: CandidateEvaluator, examples: Split, *, limit_bytes: int) -> None:
         self.evaluator = evaluator
         self.examples = examples
         self.limit_bytes = limit_bytes
-        self._targets = torch.cat([y for _, y in examples.batches(_BATCH)])
+        batches = list(examples.batches(_BATCH))
+        self.inputs = [x for x, _ in batches]
+        self._targets = torch.cat([y for _, y in batches])
+
+    @cached_property
+    def calibration(self) -> list[torch.Tensor]:
+        """Inputs that activations' ranges are taken from."""
+        return self.evaluator.calibration_batches()
+
+    @cached_property
+    def _statistics(self) -> list[torch.Tensor]:
+        """Inputs that batch norm statistics are re-estimated from."""
+        return list(in_groups(self.evaluator.statistics_batches()))
+
+    @cached_property
+    def share(self) -> int:
+        """Bytes that each frontier may keep beside the inputs."""
+        held = [*self.inputs, *self.calibration]
+        if any(_norms(self.kept.raw)):  # else nobody asks for statistics
+            held += self._statistics
+        spent = sum(x.numel() * x.element_size() for x in held)
+        return max(0, self.limit_bytes - spent) // _FRONTIERS
 
     @cached_property
     def kept(self) -> Original:
@@ -153,8 +179,7 @@ class TrueLoss:
         model = copy.deepcopy(self.kept.raw)
         for norm in _norms(model):
             norm.train()
-        inputs = list(in_groups(self.evaluator.statistics_batches()))
-        return Frontier(model, inputs, self.limit_bytes)
+        return Frontier(model, self._statistics, self.share)
 
     def _restate(self, model: fx.GraphModule) -> None:
         """Re-estimate the statistics of ``model``: those of the original up to the difference."""

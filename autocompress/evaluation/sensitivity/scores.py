@@ -33,6 +33,8 @@ SCORES = {
 }
 #: Shares of the time by which gradients, and after them second derivatives, are to be there.
 _GRADIENTS, _CURVATURE = 0.35, 0.6
+#: Of the largest value: what an example's result may differ by when it is run among others.
+_SAME = 1e-3
 
 
 def _share(share: float, deadline: float | None) -> float | None:
@@ -43,15 +45,20 @@ def _share(share: float, deadline: float | None) -> float | None:
 
 @dataclass
 class _Strike:
-    """What a setting does to the results that it strikes first, summed up over them."""
+    """What a setting does to the results that it strikes first, summed up over them.
 
-    dots: torch.Tensor
+    Attributes:
+        dots: of each example's gradient with the change; None once a result did not hold the
+            examples apart.
+    """
+
+    dots: torch.Tensor | None
     noise: float = 0.0
     signal: float = 0.0
     sites: int = field(default=0)
 
-    def add(self, value: torch.Tensor, change: torch.Tensor, gradient: torch.Tensor) -> None:
-        self.dots += (gradient * change).flatten(1).sum(1)
+    def add(self, value: torch.Tensor, change: torch.Tensor, dots: torch.Tensor | None) -> None:
+        self.dots = None if self.dots is None or dots is None else self.dots + dots
         self.noise += float(change.square().sum())
         self.signal += float(value.square().sum())
         self.sites += 1
@@ -72,6 +79,8 @@ class Scorer:
         examples: how many were taken.
         note: which score there is not, and why, or "".
         unscored: settings that there was no time for.
+        mixed: nodes whose results do not hold the examples apart; settings that strike there have
+            neither ``output_fisher`` nor ``taylor``.
     """
 
     def __init__(
@@ -97,6 +106,7 @@ class Scorer:
         self._present = {node.name: node for node in model.graph.nodes}
         self.examples = self.unscored = 0
         self.note = ""
+        self.mixed: frozenset[str] = frozenset()
 
     def scores(
         self,
@@ -141,11 +151,12 @@ class Scorer:
         strikes = {setting: _Strike(torch.zeros(count)) for setting in self.settings}
         with torch.no_grad():
             found = _Striking(
-                self.model, sites, gradients.outputs, strikes,
+                self.model, sites, gradients, strikes,
                 lambda setting: self._of_weights(setting, gradients), deadline,
             )  # fmt: skip
             found.run(inputs[:count])
             self.unscored = len(found.late)
+            self.mixed = frozenset(found.mixed)
             return {
                 setting: {}
                 if setting in found.late
@@ -156,7 +167,7 @@ class Scorer:
     def _bytes_each(self, example: torch.Tensor) -> int:
         """Bytes of one example's results, with what differentiating twice keeps beside them."""
         shapes = node_shapes(self.model, (example,))
-        return 4 * 4 * sum(prod(shape[1:]) for shape in shapes.values())
+        return 4 * 4 * sum(prod(shape) for shape in shapes.values())
 
     def _sites(self) -> dict[str, list[tuple[Setting, _Change]]]:
         """For each node that settings strike, the settings with what becomes of its result."""
@@ -247,7 +258,7 @@ class _Striking(fx.Interpreter):
         self,
         model: fx.GraphModule,
         sites: Mapping[str, Sequence[tuple[Setting, _Change]]],
-        gradients: Mapping[str, torch.Tensor],
+        gradients: Gradients,
         strikes: Mapping[Setting, _Strike],
         weigh: Callable[[Setting], dict[str, float]],
         deadline: float | None,
@@ -259,6 +270,7 @@ class _Striking(fx.Interpreter):
         self.weigh = weigh
         self.deadline = deadline
         self.late: set[Setting] = set()
+        self.mixed: set[str] = set()
         self._weighed: dict[Setting, dict[str, float]] = {}
 
     def of_weights(self, setting: Setting) -> dict[str, float]:
@@ -269,22 +281,67 @@ class _Striking(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        for setting, change in self.sites.get(n.name, ()):
+        sites = self.sites.get(n.name, ())
+        if sites and not self._apart(n.name, value):
+            self.mixed.add(n.name)
+        for setting, change in sites:
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.late.add(setting)
                 continue
-            changed = change(n, self.env, value)
-            self.strikes[setting].add(value, changed - value, self.gradients[n.name])
+            difference = change(n, self.env, value) - value
+            self.strikes[setting].add(value, difference, self._dots(n.name, difference))
             self.of_weights(setting)  # while the setting's weights are at hand
         return value
+
+    def _apart(self, name: str, value: torch.Tensor) -> bool:
+        """Whether it is known which part of a result is which example's."""
+        alone = self.gradients.last[name]
+        parts = by_example(value, tuple(alone.shape), self.gradients.examples)
+        if parts is None:
+            return False
+        # rows may fold evenly and still be sorted by something else first, such as places
+        return bool((parts[-1] - alone).abs().max() <= _SAME * alone.abs().max())
+
+    def _dots(self, name: str, difference: torch.Tensor) -> torch.Tensor | None:
+        if name in self.mixed:
+            return None
+        gradient = self.gradients.outputs[name]
+        parts = by_example(difference, tuple(gradient.shape[1:]), self.gradients.examples)
+        return None if parts is None else (gradient * parts).reshape(len(parts), -1).sum(1)
+
+
+def by_example(batch: torch.Tensor, alone: tuple[int, ...], examples: int) -> torch.Tensor | None:
+    """A result for a batch, taken apart into the examples; None where the shapes do not say how.
+
+    The examples are along the one dimension that grew; a dimension that grew from more than one
+    (windows, tokens) is taken to hold the rows of an example side by side.
+
+    Args:
+        batch: the result for all examples.
+        alone: shape of the result for one example.
+        examples: how many there are.
+
+    Returns:
+        Shape ``(examples, *alone)``, or None.
+    """
+    if examples == 1:
+        return batch.unsqueeze(0) if tuple(batch.shape) == alone else None
+    if batch.dim() != len(alone):
+        return None
+    grown = [d for d, (n, one) in enumerate(zip(batch.shape, alone, strict=True)) if n != one]
+    if len(grown) != 1 or batch.shape[grown[0]] != examples * alone[grown[0]]:
+        return None
+    (at,) = grown
+    apart = batch.reshape(*batch.shape[:at], examples, alone[at], *batch.shape[at + 1 :])
+    return apart.movedim(at, 0)
 
 
 def _of_strike(strike: _Strike) -> dict[str, float]:
     if not strike.sites:
         return {}
     noise, signal = max(strike.noise, 1e-30), max(strike.signal, 1e-30)
-    return {
-        "output_fisher": 0.5 * float(strike.dots.square().mean()),
-        "taylor": abs(float(strike.dots.mean())),
-        "output_sqnr_db": 10.0 * math.log10(signal / noise),
-    }
+    found = {"output_sqnr_db": 10.0 * math.log10(signal / noise)}
+    if strike.dots is not None:
+        found["output_fisher"] = 0.5 * float(strike.dots.square().mean())
+        found["taylor"] = abs(float(strike.dots.mean()))
+    return found

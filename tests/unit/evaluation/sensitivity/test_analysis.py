@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from autocompress.compression.registry import make_techniques
 from autocompress.elastic.model import ElasticModel
@@ -20,7 +21,8 @@ from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
 from autocompress.evaluation.fine_tune import fine_tune
 from autocompress.evaluation.sensitivity.analysis import Limits, analyse
 from autocompress.evaluation.sensitivity.estimates import ALL
-from autocompress.evaluation.sensitivity.measuring import TrueLoss
+from autocompress.evaluation.sensitivity.frontier import Frontier
+from autocompress.evaluation.sensitivity.measuring import Original, Outcome, TrueLoss
 from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.sensitivity.scores import SCORES
 from autocompress.evaluation.sensitivity.settings import (
@@ -116,6 +118,35 @@ def test_memory_changes_what_is_computed_again_and_no_result(limit_bytes: int) -
     settings = single_settings(space_of(found))
     for setting in [*settings[::23], settings[0]]:  # the last one goes back
         assert truth.measure(setting.candidate) == plenty.measure(setting.candidate)
+
+
+def _kept_bytes(truth: TrueLoss) -> int:
+    """Of all inputs and results that are held, each tensor counted once."""
+    known = vars(truth)
+    originals = [known[name] for name in ("kept", "reestimated") if name in known]
+    places = [vars(original) for original in originals] + [known]
+    frontiers = [p[n] for p in places for n in ("examples", "calibration", "_training") if n in p]
+    frontiers = [frontier for frontier in frontiers if isinstance(frontier, Frontier)]
+    assert len(frontiers) == 5
+    held = [v for f in frontiers for env in f._envs for v in env.values()]
+    held += [batch for f in frontiers for batch in f._batches]
+    return sum({v.data_ptr(): v.numel() * v.element_size() for v in held}.values())
+
+
+@pytest.mark.parametrize("limit_bytes", [1 << 18, 1 << 20])
+def test_all_that_is_kept_is_within_the_limit(limit_bytes: int) -> None:
+    found = evaluator()
+    truth = TrueLoss(found, found.trial_split(), limit_bytes=limit_bytes)
+    settings = single_settings(space_of(found))
+    most = 0
+    for setting in [s for s in settings if s.kind == "precision"][::5]:
+        truth.measure(setting.candidate)
+    for setting in [s for s in settings if s.kind == "rank"]:
+        (name,) = setting.layers
+        policy = replace(setting.candidate.policy(name), weight_bits=8, activation_bits=8)
+        truth.measure(replace(setting.candidate, layers={name: policy}))
+        most = max(most, _kept_bytes(truth))
+    assert 0 < most <= limit_bytes
 
 
 def test_changes_are_against_the_original_in_the_same_state() -> None:
@@ -300,6 +331,41 @@ def test_a_setting_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.Monke
     assert not failed["measured"].any()
     assert math.isnan(failed["loss_change"].iloc[0])
     assert "failed" in result.summary()
+
+
+def test_a_reference_that_fails_is_the_settings_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autocompress.errors import DivergedError
+
+    honest = TrueLoss.score
+
+    def broken(self: TrueLoss, model: fx.GraphModule, base: Original) -> Outcome:
+        if model is base.folded and base is not self.kept:
+            raise DivergedError("the model's outputs hold NaN or infinity")
+        return honest(self, model, base)
+
+    monkeypatch.setattr(TrueLoss, "score", broken)
+    result = run(evaluator(), Limits(settings=12))
+    structural = result.table["technique"].isin(["pruning", "sparsity", "low_rank", "architecture"])
+    failed = result.table["error"] != ""
+    assert failed.any()
+    assert structural[failed].all()
+    assert (~structural[result.table["measured"]]).all()
+    assert set(result.reference) == {"kept"}
+
+
+def test_an_original_without_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autocompress.errors import DataError
+
+    def broken(*_: object) -> Outcome:
+        raise DataError("the metric is not a number")
+
+    monkeypatch.setattr(TrueLoss, "score", broken)
+    result = run(evaluator(), Limits(settings=3))
+    assert not result.table["measured"].any()
+    assert int((result.table["error"] == "the metric is not a number").sum()) == 3
+    assert math.isnan(result.reference["kept"]["loss"])
+    assert any("the original itself" in note for note in result.notes)
+    assert "3 failed" in result.summary()
 
 
 def test_heat_map() -> None:
