@@ -40,8 +40,8 @@ TRIED = (
     ("apoz", ROUNDS),
     ("hessian", 1),
 )
-#: What is tried where a model's multiply-accumulates are above :data:`_LIGHT`: an order that looks at
-#: data takes minutes there, and what is tried must not hang on how fast a machine is.
+#: What is tried where a model's multiply-accumulates are above :data:`_LIGHT`: an order that looks
+#: at data takes minutes there, and what is tried must not hang on how fast a machine is.
 TRIED_IF_HEAVY = (("l2", 1), ("taylor", 2))
 #: Shares of every group's channels that are removed to compare orders.
 PRUNED = (0.25, 0.5)
