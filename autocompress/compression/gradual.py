@@ -10,11 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isclose
 
 import torch
 from torch import nn
 
 from autocompress.compression.patterns.base import Pattern
+from autocompress.compression.patterns.n_of_m import NOfM
 from autocompress.compression.patterns.unstructured import Unstructured
 from autocompress.compression.saliency.registry import SALIENCIES, make_saliency
 from autocompress.errors import RequestError
@@ -94,7 +96,7 @@ class LayerGoal:
     """Where gradual sparsity of one layer ends.
 
     Attributes:
-        sparsity: share of zeros, in [0, 1).
+        sparsity: share of zeros, in [0, 1); an N:M pattern's own.
         pattern: how they are laid out.
     """
 
@@ -103,6 +105,11 @@ class LayerGoal:
 
     def __post_init__(self) -> None:
         _check_share(self.sparsity)
+        if isinstance(self.pattern, NOfM) and not isclose(self.sparsity, self.pattern.sparsity):
+            raise RequestError(
+                f"sparsity is {self.sparsity!r} with pattern {self.pattern.name!r}, which makes a "
+                f"share of {self.pattern.sparsity:g} zero; give that"
+            )
 
 
 class _Gradual(ABC):

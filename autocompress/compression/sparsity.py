@@ -15,6 +15,7 @@ from autocompress.compression.patterns.base import Pattern
 from autocompress.compression.patterns.n_of_m import NOfM
 from autocompress.compression.patterns.registry import make_pattern
 from autocompress.compression.patterns.unstructured import Unstructured
+from autocompress.compression.refusals import Refusal
 from autocompress.core.candidate import UNSTRUCTURED, LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
@@ -60,6 +61,18 @@ class Sparsity(Technique):
                 found.append(Choice(SPARSITY + layer.name, (0.0, *options), ordered=ordered))
         return found
 
+    def refusals(self, graph: ModelGraph, capabilities: Capabilities) -> list[Refusal]:
+        """Each layer that an offered pattern does not fit; all layers where none is offered."""
+        offered = self._offered(capabilities)
+        if not offered:
+            return super().refusals(graph, capabilities)
+        return [
+            Refusal(layer.name, self.name, reason, pattern.name)
+            for layer in graph.layers.values()
+            for pattern in offered
+            if (reason := pattern.refusal(layer)) is not None
+        ]
+
     def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
         """Zeros do not pay."""
         return "zeros make nothing faster on this device, and the packed file was not asked for"
@@ -78,6 +91,8 @@ class Sparsity(Technique):
     ) -> Transform | None:
         """Masks the smallest weights; the masks are recomputed from the weights at every call.
 
+        Parts that the pattern does not fit, of a narrowed or factorised layer, stay as they are.
+
         Raises:
             RequestError: the layer cannot have zeros in the policy's pattern.
         """
@@ -90,6 +105,8 @@ class Sparsity(Technique):
                 part.with_weight(
                     part.weight * magnitude_mask(part.weight, policy.sparsity, pattern)
                 )
+                if policy.sparsity_of(part.weight.shape)
+                else part
                 for part in parts
             ]
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -34,7 +34,7 @@ CODEBOOK = (3, 256)
 #: The pattern of zeros that may lie anywhere.
 UNSTRUCTURED = "unstructured"
 _N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
-_BLOCK = re.compile(r"block:[1-9]\d*x[1-9]\d*")
+_BLOCK = re.compile(r"block:([1-9]\d*)x([1-9]\d*)")
 
 
 def _plugged_in() -> tuple[str, ...]:
@@ -132,6 +132,19 @@ class LayerPolicy:
                 f"pattern is {self.pattern!r}; use 'unstructured', 'N:M' with N below M such as "
                 "'2:4', or 'block:RxC' with more than one weight such as 'block:1x4'"
             )
+
+    def sparsity_of(self, weight: Sequence[int]) -> float:
+        """The share of zeros in a weight, which has none where the pattern does not fit.
+
+        Args:
+            weight: shape ``(out, in / groups, ...)``; of the layer, or of a part of it.
+        """
+        if found := _BLOCK.fullmatch(self.pattern):
+            fits = weight[0] >= int(found[1]) and weight[1] >= int(found[2])
+        else:
+            found = _N_OF_M.fullmatch(self.pattern)
+            fits = found is None or weight[1] >= int(found[2])
+        return self.sparsity if fits else 0.0
 
     @property
     def is_quantized(self) -> bool:

@@ -86,11 +86,13 @@ class PreparedModel:
         model: plain or fake-quantised graph, batch norm folded, in evaluation mode.
         ops: its operations; names equal the graph's nodes.
         train_steps: optimiser steps it took.
+        distillation: what it learnt by instead of what its recipe names, or None.
     """
 
     model: fx.GraphModule
     ops: tuple[Op, ...]
     train_steps: int = 0
+    distillation: str | None = None
 
 
 class CandidateEvaluator:
@@ -141,7 +143,9 @@ class CandidateEvaluator:
     def evaluate(self, candidate: Candidate, *, fidelity: Fidelity, seed: int) -> Evaluation:
         """Metric "accuracy" (the task's score on the validation split, larger is better).
 
-        At :data:`Fidelity.FINAL` the model is also saved, when there is a folder for it.
+        At :data:`Fidelity.FINAL` the model is also saved, when there is a folder for it. Where
+        blocks were skipped so that the recipe's kind of distillation has nothing to compare any
+        more, ``details["distillation"]`` says what guided the training instead.
         """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -159,6 +163,7 @@ class CandidateEvaluator:
         prepared = self.prepare(
             candidate, steps=steps, seed=seed, seconds=seconds, repaired=final and not steps
         )
+        details = {} if prepared.distillation is None else {"distillation": prepared.distillation}
         value = evaluate_model(prepared.model, split, self.task)
         kept = "trained"
         if untrained is not None:
@@ -172,7 +177,7 @@ class CandidateEvaluator:
             metrics={"accuracy": self.task.score(value)},
             seconds=time.monotonic() - started,
             train_steps=prepared.train_steps,
-            details={"metric": value, "kept": kept},
+            details={"metric": value, "kept": kept, **details},
         )
 
     def prepare(
@@ -218,7 +223,8 @@ class CandidateEvaluator:
             if more or repaired:
                 recalibrate(model, held)
             done += more
-        return PreparedModel(model.eval(), ops, done)
+        instead = self._instead(candidate, model) if done else None
+        return PreparedModel(model.eval(), ops, done, instead)
 
     def restore(self, candidate: Candidate) -> PreparedModel:
         """A finalised candidate, from the folder of checkpoints.
@@ -293,7 +299,8 @@ class CandidateEvaluator:
         rate = UNCHANGED_RATE if ready else QUANTIZED_RATE if quantized else 1.0
         ops = self.elastic.graph.operations(candidate)
         sparse = [op.layer for op in ops if op.layer is not None and op.sparsity > 0]
-        recipe = candidate.recipe
+        instead = self._instead(candidate, model)
+        recipe = replace(candidate.recipe, distillation=instead or candidate.recipe.distillation)
         kind = find_distillation(recipe.distillation)
         taught = kind is not None and (self.teacher is not None or kind.guide == "itself")
         weight = recipe.distillation_weight
@@ -313,13 +320,29 @@ class CandidateEvaluator:
             bfloat16=self.effort.bfloat16 and not quantized,
         ).steps  # fmt: skip
 
+    def _instead(self, candidate: Candidate, model: fx.GraphModule) -> str | None:
+        """What guides a candidate that lacks what its recipe's kind compares; None elsewhere.
+
+        Points become one where the blocks between them are skipped, so that a kind that fits the
+        whole network need not fit a shorter one.
+        """
+        kind = find_distillation(candidate.recipe.distillation)
+        if kind is None or kind.reads == "outputs" or not kind.asks(candidate.recipe):
+            return None
+        if not kind.fits(self._points) or kind.fits(self._matched(candidate, model)):
+            return None
+        return "none" if self.teacher is None else "response"
+
+    def _matched(self, candidate: Candidate, model: fx.GraphModule) -> FeaturePoints:
+        return match_points(self._points, self.elastic.graph, candidate, model)
+
     def _guide(
         self, kind: type[Distillation] | None, candidate: Candidate, model: fx.GraphModule
     ) -> tuple[nn.Module | None, FeaturePoints | None]:
         """The teacher, as a graph if its features are read, and where to read both networks."""
         if kind is None or kind.reads == "outputs":
             return self.teacher, None
-        points = match_points(self._points, self.elastic.graph, candidate, model)
+        points = self._matched(candidate, model)
         if self.teacher is None or kind.guide == "itself":
             return None, points
         if isinstance(self.teacher, fx.GraphModule):

@@ -292,7 +292,7 @@ def _coded(policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, A
         "weight_shape": weight,
         "weight_bits": policy.weight_bits,
         "activation_bits": policy.activation_bits,
-        "sparsity": policy.sparsity,
+        "sparsity": policy.sparsity_of(weight),
         "codebook": policy.codebook or 0,
     }
 

@@ -131,6 +131,21 @@ class DistillationContract:
         assert [name for name, _ in student.named_modules()] == modules
         assert not any(m._forward_hooks for n in (student, teacher) for m in n.modules())
 
+    def test_a_lesson_prepares_it(
+        self, kind: type[Distillation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Once, whatever it reads, with answers of both networks where there is another."""
+        given: list[tuple[Answers, Answers | None]] = []
+
+        def prepare(_: Distillation, student: Answers, teacher: Answers | None) -> None:
+            given.append((student, teacher))
+
+        monkeypatch.setattr(kind, "prepare", prepare)
+        _lesson(kind, *_networks()).prepare(_images())
+        ((student, teacher),) = given
+        assert not student.outputs.requires_grad
+        assert (teacher is None) == (kind.guide == "itself")
+
     def test_the_same_random_numbers_give_the_same_loss(self, kind: type[Distillation]) -> None:
         """Trials are repeatable."""
         found = []

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autocompress.agent.context import Context
 from autocompress.agent.stages.baseline import ORIGINAL
@@ -38,6 +40,9 @@ TRIED = (
     ("apoz", ROUNDS),
     ("hessian", 1),
 )
+#: What is tried where a model's multiply-accumulates are above :data:`_LIGHT`: an order that looks
+#: at data takes minutes there, and what is tried must not hang on how fast a machine is.
+TRIED_IF_HEAVY = (("l2", 1), ("taylor", 2))
 #: Shares of every group's channels that are removed to compare orders.
 PRUNED = (0.25, 0.5)
 #: Share of a budget in seconds that the comparison may take.
@@ -105,26 +110,31 @@ def _choose(context: Context) -> Ranking | None:
     """The order that loses least of those there is time for; None when the user asks to stop."""
     began = time.monotonic()
     judge = _Judge(context)
+    tried = TRIED if judge.scale >= 1.0 else TRIED_IF_HEAVY
     found: list[tuple[Ranking, _Outcome]] = []
-    refused: dict[str, str] = {}
+    refused = {f"{n} x{r}": "too many operations" for n, r in TRIED if (n, r) not in tried}
     report = context.progress(STAGE, "orders")
     each = 0.0
-    for number, (name, rounds) in enumerate(TRIED):
+    for number, (name, rounds) in enumerate(tried):
         spent = time.monotonic() - began
         if found and not _fits(context, spent, each * judge.relative_cost(name, rounds)):
             refused[f"{name} x{rounds}"] = "no time"
             continue
         try:
             ranking = judge.rank(name, rounds)
+            if context.stopping:
+                return None
             found.append((ranking, judge.judge(ranking)))
         except AutocompressError as error:
-            if not found:  # it needs no more than the model and the data, which are then at fault
-                raise
+            if not found:
+                judge.original()  # where it fails, too, the model or the data are at fault
+                _keep_usual(context, error)
+                return None
             refused[f"{name} x{rounds}"] = str(error)
         if context.stopping:
             return None
         each = each or time.monotonic() - began - spent
-        report(number + 1, len(TRIED))
+        report(number + 1, len(tried))
     best, outcome = min(found, key=lambda pair: (-pair[1].score, pair[1].loss))
     task, usual = context.request.task, found[0][1]
     way = f"in {best.rounds} rounds" if best.rounds > 1 else "at one stroke"
@@ -148,6 +158,16 @@ def _choose(context: Context) -> Ranking | None:
         not_tried=refused, by_squared_weights=list(best.unscored),
     )  # fmt: skip
     return best
+
+
+def _keep_usual(context: Context, error: AutocompressError) -> None:
+    context.decide(
+        STAGE,
+        "rank channels",
+        "Channels keep their order by squared weights: narrowed and not trained, the model cannot "
+        f"be judged ({error}).",
+        criterion="l2", rounds=1, reason=str(error),
+    )  # fmt: skip
 
 
 def _fits(context: Context, spent: float, expected: float) -> bool:
@@ -175,6 +195,9 @@ class _Judge:
             candidate_from_ratios(self.graph, dict.fromkeys(free, share), base=original)[0]
             for share in PRUNED
         ]
+        norms = any(isinstance(m, _BatchNorm) for m in self.graph.module.modules())
+        self._judging = len(PRUNED) * (_JUDGED + (_STATISTICS if norms else 0))
+        self._original = original
 
     def rank(self, name: str, rounds: int) -> Ranking:
         """An order by the named criterion."""
@@ -188,22 +211,35 @@ class _Judge:
     def judge(self, ranking: Ranking) -> _Outcome:
         """What narrowing all groups by this order costs before any training."""
         elastic = ElasticModel(self.graph, (), orders=ranking.orders)
-        scores, losses = [], []
+        found = []
         for candidate in self.candidates:
             model = realise(elastic, candidate)
             reestimate_batch_norm(model, (x for x, _ in self._training(128, _STATISTICS)))
-            outputs, targets = outputs_of(model, self.judged)
-            if not bool(torch.isfinite(outputs).all()):
-                raise DivergedError("the narrowed model's outputs hold NaN or infinity")
-            scores.append(self.task.score(self.task.evaluate(outputs, targets)))
-            losses.append(float(self.task.loss(outputs, targets)))
-        return _Outcome(sum(scores) / len(scores), sum(losses) / len(losses))
+            found.append(self._outcome(model, "narrowed model"))
+        return _Outcome(*(sum(values) / len(found) for values in zip(*found, strict=True)))
+
+    def original(self) -> None:
+        """Judge the model as it is.
+
+        Raises:
+            AutocompressError: that fails.
+        """
+        model = realise(ElasticModel(self.graph, ()), self._original)
+        self._outcome(model, "model")
+
+    def _outcome(self, model: nn.Module, name: str) -> tuple[float, float]:
+        """Score and loss."""
+        outputs, targets = outputs_of(model.eval(), self.judged)
+        if not bool(torch.isfinite(outputs).all()):
+            raise DivergedError(f"the {name}'s outputs hold NaN or infinity")
+        score = self.task.score(self.task.evaluate(outputs, targets))
+        return score, float(self.task.loss(outputs, targets))
 
     def relative_cost(self, name: str, rounds: int) -> float:
         """What ranking and judging costs, relative to judging alone, in forward passes."""
         passes = get_criterion(name).passes
         ranking = rounds * _SEEN * (passes + (rounds > 1)) if passes else 0
-        return 1.0 + ranking / (len(PRUNED) * (_STATISTICS + _JUDGED))
+        return 1.0 + ranking / self._judging
 
     def _training(
         self, batch_size: int, count: int, *, augment: bool | None = None

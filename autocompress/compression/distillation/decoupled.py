@@ -33,7 +33,8 @@ def decoupled_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Divergences of (target, not target) and of the distribution over the other classes.
 
-    Of one prediction, the response's divergence is the first plus the teacher's probability of
+    Predictions with a label below 0, such as the -100 of ``ignore_index``, do not count. Of one
+    prediction, the response's divergence is the first plus the teacher's probability of
     "not target" times the second. Both are multiplied by ``T^2``, and means over predictions.
 
     Args:
@@ -44,9 +45,11 @@ def decoupled_losses(
     """
     s, t = (_rows(x) / temperature for x in (student, teacher))
     labels = targets.flatten()
+    counted = labels >= 0
+    s, t, labels = s[counted], t[counted], labels[counted]
     is_target = F.one_hot(labels, s.shape[1]).bool()
     pairs = [_target_or_not(x, is_target) for x in (s, t)]
-    others = [F.log_softmax(x[~is_target].reshape(len(x), -1), 1) for x in (s, t)]
+    others = [F.log_softmax(x[~is_target].reshape(len(x), x.shape[1] - 1), 1) for x in (s, t)]
     scale = temperature**2 / max(1, len(s))
 
     def divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:

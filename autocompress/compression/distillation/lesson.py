@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Literal
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autocompress.compression.distillation.base import Answers, Distillation, Setting, TaskLoss
 from autocompress.compression.distillation.features import channels_second, pooled
@@ -77,17 +79,15 @@ class Lesson:
     def prepare(self, inputs: torch.Tensor) -> None:
         """Make what is trained along, from one batch; both networks keep their state.
 
-        Uses torch's global random numbers.
+        The student's batch norms take the batch's statistics, as they will in training: those it
+        has are of other widths and ranks. Uses torch's global random numbers.
         """
-        if self._kind is None or self._kind.reads == "outputs":
+        if self._kind is None or type(self._kind).prepare is Distillation.prepare:
             return
-        module = self._student.module
-        training = module.training
-        module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), _norms_in_training(self._student.module, len(inputs)):
             student = self._student(inputs)
+        with torch.no_grad():
             teacher = None if self._guide is None else self._guide(inputs)
-        module.train(training)
         self._kind.prepare(student, teacher)
 
     @property
@@ -110,6 +110,25 @@ class Lesson:
         if self._kind is None:
             return self._loss(student.outputs, targets)
         return self._kind.loss(student, guide, targets)
+
+
+@contextmanager
+def _norms_in_training(module: nn.Module, examples: int) -> Iterator[None]:
+    """All else in evaluation mode; modes and statistics are restored."""
+    modes = [(m, m.training) for m in module.modules()]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    held = [(buffer, buffer.clone()) for m in norms for buffer in m.buffers()]
+    module.eval()
+    for norm in norms if examples > 1 else ():
+        norm.train()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+        with torch.no_grad():
+            for buffer, value in held:
+                buffer.copy_(value)
 
 
 class _Network:

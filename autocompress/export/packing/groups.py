@@ -71,8 +71,8 @@ class Groups:
             for block, end, size in zip(group, np.cumsum(sizes), sizes, strict=True):
                 ordered[block] = bits[end - size : end].reshape(ordered[block].shape)
         decoder.finish()
-        by_rows = ordered[_places(self.rows)]
-        return np.take(by_rows, _places(self.columns), axis=1)
+        ordered = ordered[_places(self.rows)]  # what is no longer needed is let go
+        return np.take(ordered, _places(self.columns), axis=1)
 
     def _groups(self) -> Iterator[_Blocks]:
         """For each group that has entries, its blocks of the mask sorted by levels."""

@@ -205,6 +205,43 @@ def test_a_metric_that_is_better_when_smaller(make: Make) -> None:
     assert all(0 <= t["metric"] <= 1 for t in tried)
 
 
+def test_a_metric_that_narrowed_models_fail_keeps_the_usual_order(make: Make) -> None:
+    """Narrowed and untrained, a model may give what a metric has no number for."""
+
+    def picky(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        right = float((outputs.argmax(1) == targets).double().mean())
+        return right if right > 0.9 else float("nan")
+
+    context = make(task=Task(metric=picky))
+    before = context.elastic
+    rank.run(context)
+    assert context.elastic is before
+    assert not (context.folder.path / rank.FILE).exists()
+    (said,) = decisions(context)
+    assert "keep their order by squared weights" in said["sentence"]
+    assert said["evidence"]["reason"]
+
+
+def test_a_model_of_many_operations_is_ranked_by_few_orders(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the budget, and whatever the machine."""
+    monkeypatch.setattr(rank, "_LIGHT", 1e3)
+    context = make()
+    rank.run(context)
+    (said,) = decisions(context)
+    found = [(t["criterion"], t["rounds"]) for t in said["evidence"]["tried"]]
+    assert found == list(rank.TRIED_IF_HEAVY)
+    assert set(said["evidence"]["not_tried"].values()) == {"too many operations"}
+
+
+def test_statistics_cost_nothing_where_there_are_no_norms(make: Make) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    costs = [rank._Judge(make(model=m)).relative_cost("taylor", 1) - 1 for m in (plain, _model())]
+    assert costs[0] == 2 * costs[1]
+
+
 def test_an_error_in_the_user_s_task_is_not_hidden(make: Make) -> None:
     def broken(outputs: torch.Tensor, targets: torch.Tensor) -> float:
         raise ValueError("no such metric")

@@ -121,6 +121,19 @@ def test_decoupled_by_hand() -> None:
     assert float(term) == pytest.approx(float(target) + 8 * expected, rel=1e-5)
 
 
+def test_decoupled_leaves_out_what_has_no_label() -> None:
+    student, teacher = _logits(6, 5).requires_grad_(), _logits(6, 5, seed=1)
+    labels = torch.tensor([0, -100, 3, 4, -100, 1])
+    counted = labels >= 0
+    found = decoupled_losses(student, teacher, labels, 2.0)
+    expected = decoupled_losses(student[counted], teacher[counted], labels[counted], 2.0)
+    assert [x.item() for x in found] == [x.item() for x in expected]
+    none = sum(decoupled_losses(student, teacher, torch.full((6,), -100), 2.0))
+    assert isinstance(none, torch.Tensor)
+    assert none.item() == 0.0
+    none.backward()  # type: ignore[no-untyped-call]
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 1000), st.integers(2, 6), st.floats(0.5, 5))
 def test_decoupled_parts_make_the_response(seed: int, classes: int, temperature: float) -> None:

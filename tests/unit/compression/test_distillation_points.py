@@ -29,6 +29,32 @@ def _shapes(points: FeaturePoints, name: str) -> list[tuple[int, ...]]:
     return [tuple(seen[p.teacher].shape) for p in points.stages]
 
 
+def test_what_is_trained_along_starts_from_what_training_will_see() -> None:
+    """A realised candidate's batch norm statistics may be those of another width."""
+    found = space("resnet").graph
+    student, teacher = (realise(ElasticModel(found).eval(), Candidate()) for _ in range(2))
+    norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        assert norm.running_var is not None
+        norm.running_var.fill_(1e-4)
+    before = copy.deepcopy(student.state_dict())
+    student.train()
+    lesson = Lesson(
+        student, Recipe(distillation="self", feature_weight=1.0), loss=F.cross_entropy,
+        classification=True, teacher=teacher, points=find_points(found),
+    )  # fmt: skip
+    x = example(16).repeat(4, 1, 1, 1)
+    seen: list[torch.Tensor] = []
+    assert lesson._kind is not None
+    lesson._kind.prepare = lambda student, teacher: seen.append(student.outputs)  # type: ignore[method-assign]
+    lesson.prepare(x)
+    assert all(m.training for m in student.modules())
+    after = student.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    with torch.no_grad():
+        assert torch.allclose(seen[0], student(x), atol=1e-4)
+
+
 def test_stages_of_a_residual_network_end_with_their_last_blocks() -> None:
     found = space("resnet").graph
     points = find_points(found)

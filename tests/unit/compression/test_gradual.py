@@ -161,6 +161,8 @@ def test_the_schedule_between_start_and_end() -> None:
         Schedule(every=0)
     with pytest.raises(RequestError, match="must be in"):
         LayerGoal(1.0)
+    with pytest.raises(RequestError, match=r"share of 0\.5 zero"):
+        LayerGoal(0.7, make_pattern("2:4"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autocompress.compression.parts import Part
 from autocompress.compression.registry import make_techniques
 from autocompress.compression.sparsity import RATIOS, Sparsity, magnitude_mask
-from autocompress.core.candidate import LayerPolicy
+from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
 from autocompress.errors import RequestError
@@ -56,6 +56,34 @@ def test_every_part_of_a_layer_gets_its_share(ratio: float) -> None:
         assert int((after.weight == 0).sum()) == round(ratio * before.weight.numel())
         kept = after.weight != 0
         assert torch.equal(after.weight[kept], before.weight[kept])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sparsity"), [("2:4", 0.5), ("block:4x1", 0.7), ("block:1x4", 0.7)]
+)
+@pytest.mark.parametrize("rank", [2, 4])
+def test_parts_that_a_pattern_does_not_fit_stay_as_they_are_and_say_so(
+    pattern: str, sparsity: float, rank: int
+) -> None:
+    found = graph(ResNet)
+    policy = LayerPolicy(sparsity=sparsity, pattern=pattern, rank=rank)
+    shapes = [(rank, 24), (10, rank)]
+    parts = [Part("linear", torch.randn(shape)) for shape in shapes]
+    masked = Sparsity().realise(found.layers["fc"], policy, parts)
+    ops = [op for op in found.operations(Candidate(layers={"fc": policy})) if op.kind == "linear"]
+    assert [op.weight_shape for op in ops] == shapes
+    for op, part in zip(ops, masked, strict=True):
+        assert bool((part.weight == 0).any()) == (op.sparsity > 0)
+    assert {op.sparsity for op in ops} == ({0.0, sparsity} if rank < 4 else {sparsity})
+
+
+def test_refusals_give_the_pattern_s_reason() -> None:
+    found = graph(ResNet)
+    (refused,) = Sparsity.of(("2:4",)).refusals(found, Capabilities())
+    assert (refused.name, refused.setting) == ("conv1", "2:4")
+    assert "sums over 3 input channels" in refused.reason
+    both = Sparsity().refusals(found, Capabilities(sparsity_patterns=("2:4",), stores_packed=True))
+    assert both == [refused]
 
 
 def test_gradients_reach_kept_weights_only() -> None:

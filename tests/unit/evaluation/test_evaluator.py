@@ -136,6 +136,58 @@ def test_bit_widths_of_a_trained_model_are_trained_on_its_answers_alone(
     assert _trainings(labels, monkeypatch) == [(10, UNCHANGED_RATE * rate, 0.0)]
 
 
+class _Tower(nn.Module):
+    """Residual blocks of one width, as those of a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(64, 16)
+        self.blocks = nn.ModuleList(_Block() for _ in range(3))
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x.flatten(1))
+        for block in self.blocks:
+            x = block(x)
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = x + self.down(self.up(x).relu())
+        return out
+
+
+@pytest.mark.parametrize("taught", [True, False], ids=["teacher", "alone"])
+def test_a_candidate_too_short_for_its_kind_of_distillation_learns_by_another(
+    taught: bool,
+) -> None:
+    torch.manual_seed(0)
+    tower = _Tower().eval()
+    space = ElasticSpace.from_model(
+        tower, (_data().example()[0],), techniques=(), capabilities=EVERYTHING
+    )
+    ((stage, blocks),) = space.graph.stages.items()
+    evaluator = CandidateEvaluator(
+        ElasticModel(space.graph, ()).eval(), _data(), Task(), effort=EFFORT,
+        teacher=tower if taught else None,
+    )  # fmt: skip
+    recipe = Recipe(distillation="self")
+    found = {
+        depth: evaluator.evaluate(
+            Candidate(architecture={f"depth:{stage}": depth}, recipe=recipe),
+            fidelity=Fidelity.SHORT, seed=0,
+        ).details.get("distillation")
+        for depth in (1, len(blocks))
+    }  # fmt: skip
+    assert found == {1: "response" if taught else "none", len(blocks): None}
+
+
 def test_a_narrower_candidate_gets_statistics_of_its_own() -> None:
     group = _space().graph.groups["layer1.0.conv1"]
     narrow = Candidate(layers=dict.fromkeys(group.producers, LayerPolicy(width=4)))

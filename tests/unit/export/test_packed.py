@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.errors import RequestError, StorageError
+from autocompress.export.packing.ans import _eight
 from autocompress.export.packing.codecs.adaptive import FineAdaptive
 from autocompress.export.packing.codecs.base import Reading
 from autocompress.export.packing.codecs.registry import CODECS, decode_stream, encode_stream
@@ -105,6 +107,15 @@ def test_blocks_cover_everything_once(count: int, pace: Pace) -> None:
     found = list(blocks(count, pace))
     assert [start for start, _ in found] == [0, *(end for _, end in found[:-1])][: len(found)]
     assert (found[-1][1] if found else 0) == count
+
+
+@given(st.integers(1, 65535))
+def test_eight_equal_bits_are_as_likely_everywhere(density: int) -> None:
+    """Products of doubles two by two, in an order that the format fixes."""
+    bit = [1.0 - density / 65536, density / 65536]
+    two = [a * b for a in bit for b in bit]
+    four = [a * b for a in two for b in two]
+    assert _eight(density / 65536).tolist() == [a * b for a in four for b in four]
 
 
 @given(st.integers(0, 1), st.integers(0, 255), st.integers(0, 11), st.sampled_from((2, 4, 8)))
@@ -435,6 +446,42 @@ PRIOR = bytes([0, 200, 0, 0, 0])
 def test_hostile_containers_are_refused_at_once(hostile: bytes) -> None:
     with pytest.raises(StorageError):
         unpack_bytes(hostile)
+
+
+#: Streams of a few bytes that stand for 2^28 codes in 64 MiB, and ask for more to unfold them.
+_NOTHING = b"\x0b" + bytes([0, 0, 0, 0, 0])  # adaptive: whatever number of zeros
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(b"\x09\0" + varint(9) + varint(6) + _NOTHING, id="runs-too-few"),
+        pytest.param(b"\x09\0" + varint(1 << 27) + varint(6) + _NOTHING, id="runs-many"),
+        pytest.param(
+            b"\x0a\0" + (varint(6) + _NOTHING) * 2 + varint(2) + b"\1\0" + varint(6) + _NOTHING,
+            id="groups",
+        ),
+    ],
+)
+def test_few_bytes_do_not_claim_all_memory(stream: bytes) -> None:
+    hostile = _container(1 << 26, [(2, 0, 1 << 26, 1 << 14)], [b"\0", stream])
+    tracemalloc.start()
+    try:
+        with pytest.raises(StorageError):
+            unpack_bytes(hostile)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_tensor_of_nothing_is_still_packed_and_comes_back() -> None:
+    reading = Reading((1 << 23) + (1 << 18), 4, columns=1 << 13)
+    data = bytes(reading.length)
+    for codec in (c for c in CODECS if c.number in (9, 10)):
+        assert codec.encode(data, reading, len(data)) is None
+    coded = encode_stream(data, reading)
+    assert len(coded) < 64
+    assert decode_stream(coded, reading) == data
 
 
 def test_formats_stay_what_they_are() -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from autocompress.errors import StorageError
 from autocompress.export.packing.codecs.base import NestingCodec, Reading
-from autocompress.export.packing.codecs.units import join_codes, split_codes
+from autocompress.export.packing.codecs.units import join_codes, split_codes, too_dense
 from autocompress.export.packing.groups import LEVELS, Groups, best_groups
 from autocompress.export.packing.mask import WORTHWHILE
 from autocompress.export.packing.numbers import Reader, varint
@@ -43,14 +43,15 @@ class Grouped(NestingCodec):
             groups.encode(grid),
             self._encode_stream(_joined(rest, inner), inner),
         ]
-        return bytes([zero]) + b"".join(varint(len(part)) + part for part in parts)
+        whole = bytes([zero]) + b"".join(varint(len(part)) + part for part in parts)
+        return None if too_dense(len(whole), reading) else whole
 
     def decode(self, coded: bytes, reading: Reading) -> bytes:
         """As many bytes as was said."""
         reader = Reader(coded)
         (zero,) = reader.take(1)
         largest = (1 << reading.bits) - 1 if reading.width == 1 else 0
-        if zero > largest or not _has_rows(reading):
+        if zero > largest or not _has_rows(reading) or too_dense(len(coded), reading):
             raise StorageError("a packed stream's groups are damaged")
         rows, columns, places, others = (reader.take(reader.number()) for _ in range(4))
         if not reader.done:

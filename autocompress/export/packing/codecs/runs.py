@@ -6,7 +6,7 @@ import numpy as np
 
 from autocompress.errors import StorageError
 from autocompress.export.packing.codecs.base import NestingCodec, Reading
-from autocompress.export.packing.codecs.units import join_codes, split_codes
+from autocompress.export.packing.codecs.units import join_codes, split_codes, too_dense
 from autocompress.export.packing.mask import WORTHWHILE
 from autocompress.export.packing.numbers import Reader, varint
 from autocompress.export.packing.probabilities import Symbols, entropy_bits
@@ -44,7 +44,8 @@ class Runs(NestingCodec):
         scale = max(1, reading.scale * reading.length // (len(runs) * len(streams)))
         coded = [self._encode_stream(s.tobytes(), Reading(len(s), scale=scale)) for s in streams]
         head = bytes([zero]) + varint(len(runs))
-        return head + b"".join(varint(len(part)) + part for part in coded)
+        whole = head + b"".join(varint(len(part)) + part for part in coded)
+        return None if too_dense(len(whole), reading) else whole
 
     def decode(self, coded: bytes, reading: Reading) -> bytes:
         """As many bytes as was said."""
@@ -52,6 +53,7 @@ class Runs(NestingCodec):
         (zero,) = reader.take(1)
         count = reader.number()
         wrong = reading.width > 1 or zero >= 1 << reading.bits
+        wrong = wrong or too_dense(len(coded), reading)
         if wrong or not 0 < count <= reading.elements:
             raise StorageError("a packed stream's runs are damaged")
         parts = [reader.take(reader.number()) for _ in range(2 if reading.units == 1 else 1)]
@@ -64,9 +66,10 @@ class Runs(NestingCodec):
             shift = np.uint8(reading.bits)
             streams = [streams[0] >> shift, streams[0] & np.uint8((1 << reading.bits) - 1)]
         runs, behind = streams
-        codes = np.full(reading.elements, zero, np.uint8)
-        if _fill(codes, runs, behind) != len(codes):
+        if int(runs.sum(dtype=np.int64)) + count != reading.elements:  # before room is made
             raise StorageError("a packed stream's runs do not fill their tensor")
+        codes = np.full(reading.elements, zero, np.uint8)
+        _fill(codes, runs, behind)
         return join_codes(codes, reading)
 
 
@@ -89,14 +92,11 @@ def _runs(codes: Symbols, zero: int, longest: int) -> tuple[Symbols, Symbols]:
     return runs, behind
 
 
-def _fill(codes: Symbols, runs: Symbols, behind: Symbols) -> int:
-    """Put the codes behind the runs where they belong, as far as there is room; where that ends."""
+def _fill(codes: Symbols, runs: Symbols, behind: Symbols) -> None:
+    """Put the codes behind the runs where they belong; runs and codes fill the tensor."""
     end = 0
     for first in range(0, len(runs), _CHUNK):
         places = np.cumsum(runs[first : first + _CHUNK], dtype=np.int64)
         places += np.arange(end, end + len(places))
-        if places[-1] >= len(codes):
-            raise StorageError("a packed stream's runs do not fill their tensor")
         codes[places] = behind[first : first + _CHUNK]
         end = int(places[-1]) + 1
-    return end

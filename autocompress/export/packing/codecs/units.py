@@ -7,6 +7,11 @@ import numpy as np
 from autocompress.export.packing.codecs.base import Reading
 from autocompress.export.packing.probabilities import Symbols
 
+#: So many codes may be unfolded whatever their coded form takes, and so many more for each byte of
+#: it. Coders make any number of the likeliest symbol out of nothing, so that a short file could
+#: ask for all memory there is.
+_FREE, _PER_BYTE = 1 << 24, 1 << 12
+
 
 def split_codes(data: bytes, reading: Reading) -> Symbols:
     """One code per entry, shape ``(reading.elements,)``, from the lowest bits of each byte up."""
@@ -17,6 +22,11 @@ def split_codes(data: bytes, reading: Reading) -> Symbols:
     for unit in range(reading.units):
         codes[:, unit] = packed >> np.uint8(unit * reading.bits) & np.uint8((1 << reading.bits) - 1)
     return codes.ravel()
+
+
+def too_dense(coded: int, reading: Reading) -> bool:
+    """Whether so many bytes stand for more codes of a byte or less than a reader unfolds."""
+    return reading.width == 1 and reading.elements > _FREE + _PER_BYTE * coded
 
 
 def join_codes(codes: Symbols, reading: Reading) -> bytes:
