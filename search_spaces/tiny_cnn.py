@@ -126,7 +126,7 @@ def largest(*, input_shape: Sequence[int], num_classes: int) -> nn.Module:
     if len(input_shape) != 3 or min(input_shape[1:]) < 8:
         raise RequestError(
             f"space tiny_cnn needs images (channels, height, width) of at least 8 pixels; "
-            f"the data has inputs of shape {tuple(input_shape)}"
+            f"its inputs would have the shape {tuple(input_shape)}"
         )
     return TinyCNN(int(input_shape[0]), int(max(input_shape[1:])), num_classes)
 

@@ -269,7 +269,7 @@ def test_recipes_are_searched_where_distillation_is_named(
 def test_recipes_alone_are_nothing_to_search(
     cnn: SmallCNN, fixed_profile: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RequestError, match=r"nothing to search .*techniques \['distillation'\]"):
+    with pytest.raises(RequestError, match="can take a setting of the techniques"):
         ac.search(
             cnn, "digits", device=fixed_profile, budget=BUDGET, progress="none",
             techniques=["distillation"], run_dir=tmp_path / "run",

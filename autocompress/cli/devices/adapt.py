@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from autocompress.hardware.transfer import MeasuredNetwork, Transfer
 
 COLUMNS = ("model", "latency_ms")
+#: A device this many times slower than a known one was probably timed in other units.
+_SUSPICIOUS = 100.0
 
 
 def adapt(
@@ -38,14 +40,13 @@ def adapt(
     """Make a profile of a new device from a few measured networks and known devices."""
     import json
 
-    from autocompress.cli.devices.measuring import profile_folder
     from autocompress.errors import RequestError
     from autocompress.hardware import load_profile
     from autocompress.hardware.transfer import adapt as transfer
 
-    target = profile_folder(identifier, out)
     networks = read_measurements(measurements)
     bases = [load_profile(name.strip()) for name in known.split(",") if name.strip()]
+    target = _target(identifier, out)
     if suggest is not None and not suggest.is_dir():
         raise RequestError(f"--suggest is {suggest}; give a folder of *.onnx files")
     found = transfer(identifier, networks, bases)
@@ -66,6 +67,21 @@ def adapt(
     print("\n".join(_lines(found, target, next_ones)))
 
 
+def _target(identifier: str, out: Path) -> Path:
+    """Where the profile goes; one that was adapted under the same name is written anew."""
+    from autocompress.cli.devices.measuring import profile_folder
+    from autocompress.errors import ProfileError
+    from autocompress.hardware import HardwareProfile
+
+    target = out / identifier
+    try:
+        if HardwareProfile.load(target).kind == "transferred":
+            return target
+    except ProfileError:
+        pass  # none is there yet, or it is somebody else's
+    return profile_folder(identifier, out)
+
+
 def read_measurements(path: Path) -> list[MeasuredNetwork]:
     """Networks and what they took, from a CSV file; models are beside it, or have full paths.
 
@@ -73,8 +89,9 @@ def read_measurements(path: Path) -> list[MeasuredNetwork]:
         RequestError: the file or a line of it cannot be used; the message names the line.
     """
     import csv
+    import math
 
-    from autocompress.errors import RequestError
+    from autocompress.errors import AutocompressError, RequestError
     from autocompress.hardware.onnx_operations import read_operations
     from autocompress.hardware.transfer import MeasuredNetwork
 
@@ -84,21 +101,36 @@ def read_measurements(path: Path) -> list[MeasuredNetwork]:
         raise RequestError(f"cannot read the measurements {path}: {error}") from error
     networks = []
     reader = csv.DictReader(text.splitlines())
+    given = reader.fieldnames or ()
+    if not set(COLUMNS) <= set(given):
+        raise RequestError(
+            f"{path}, line 1 names {', '.join(given) or 'nothing'}; columns "
+            f"{' and '.join(COLUMNS)} are needed, separated by commas, times in milliseconds"
+        )
+    lines: dict[Path, int] = {}
     for line in reader:
         where = f"{path}, line {reader.line_num}"
         model, figure = (line.get(column) for column in COLUMNS)
         if not model or not figure:
-            found = ", ".join(map(str, reader.fieldnames or ()))
-            raise RequestError(
-                f"{where}: columns {' and '.join(COLUMNS)} are needed, separated by commas; the "
-                f"first line names {found}"
-            )
+            raise RequestError(f"{where}: a model and a latency_ms are needed")
         try:
             latency = float(figure)
         except ValueError:
-            raise RequestError(f"{where}: latency_ms is {figure!r}; it must be a number") from None
+            latency = math.nan
+        if not 0 < latency < math.inf:
+            raise RequestError(f"{where}: latency_ms is {figure!r}; it must be a positive number")
         place = path.parent / model
-        networks.append(MeasuredNetwork(place.name, tuple(read_operations(place)), latency))
+        if place in lines:
+            raise RequestError(
+                f"{where}: {model} stands in line {lines[place]}, too; keep one figure for it, "
+                "such as the median"
+            )
+        lines[place] = reader.line_num
+        try:
+            operations = tuple(read_operations(place))
+        except AutocompressError as error:
+            raise RequestError(f"{where}: {error} (paths start beside the CSV file)") from error
+        networks.append(MeasuredNetwork(place.name, operations, latency))
     return networks
 
 
@@ -130,6 +162,8 @@ def _lines(found: Transfer, target: Path, next_ones: list[str] | None) -> list[s
         f"ten within {checked.p90:.1%}",
         f"profile  {target}; use it with --device {target}",
     ]
+    if any(value > _SUSPICIOUS for kind, value in found.factors.items() if "each" not in kind):
+        lines.append("the new device is over 100 times slower: are the timings in milliseconds?")
     if next_ones is not None:
         told = ", ".join(next_ones) or "no *.onnx file is left that was not measured"
         lines.append(f"measure next, the most telling first: {told}")

@@ -29,7 +29,11 @@ def import_results(
 
     asked = read_pack(pack)
     saved = save_results(asked, results, identifier=identifier, out=out, description=description)
-    show(saved, as_json=as_json)
+    show(
+        saved,
+        as_json=as_json,
+        again="more is left: run runner.py again in its folder, then this command again",
+    )
 
 
 def save_results(
@@ -72,8 +76,8 @@ def save_results(
     return saved
 
 
-def show(saved: list[tuple[Path, Imported]], *, as_json: bool) -> None:
-    """Print what was written, and how much of it was measured."""
+def show(saved: list[tuple[Path, Imported]], *, as_json: bool, again: str | None = None) -> None:
+    """Print what was written, how much of it was measured, and ``again`` where some is left."""
     import json
     from dataclasses import asdict
 
@@ -90,3 +94,5 @@ def show(saved: list[tuple[Path, Imported]], *, as_json: bool) -> None:
         for what, reason in coverage.failed:
             print(printable(f"failed   {what}: {reason}"))
         print(f"profile  {target}; use it with --device {target}")
+        if again is not None and coverage.status == "partial":
+            print(again)

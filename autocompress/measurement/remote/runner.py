@@ -588,7 +588,7 @@ class Results:
                     raise Stop(MISMATCH, f"{self.path} is of another pack; move it away")
             except (ValueError, KeyError, TypeError) as error:
                 where = f"{self.path}, line {number}"
-                message = f"{where} is damaged ({error}); move the file away"
+                message = f"{where} is damaged ({error}); take it out, to measure it again"
                 raise Stop(MISMATCH, message) from error
             rows.append(row)
         return rows

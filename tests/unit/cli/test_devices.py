@@ -315,6 +315,27 @@ def test_adapt_a_known_device(run: Run, measured_few: Path, tmp_path: Path) -> N
     answered = run("devices", "estimate", measured_few / "n5.onnx", "--device", tmp_path / "board",
                    "--json")  # fmt: skip
     assert answered.code == 0, answered.err
+    again = run("devices", "adapt", measured_few / "few.csv", "--from", "amd_epyc_zen5_avx512",
+                "--id", "board", "--out", tmp_path)  # fmt: skip
+    assert again.code == 0, again.err  # with more networks, say
+
+
+def test_adapt_leaves_a_measured_profile_alone(run: Run, measured_few: Path, board: Path) -> None:
+    made = run("devices", "adapt", measured_few / "few.csv", "--from", "amd_epyc_zen5_avx512",
+               "--id", board.name, "--out", board.parent)  # fmt: skip
+    assert made.code == 2
+    assert "is there already" in made.err
+
+
+def test_adapt_doubts_other_units(run: Run, measured_few: Path, tmp_path: Path) -> None:
+    lines = (measured_few / "few.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    few = measured_few / "microseconds.csv"
+    few.write_text("\n".join([lines[0], *(f"{n},{1e3 * float(t)}" for n, t in rows)]) + "\n")
+    made = run("devices", "adapt", few, "--from", "amd_epyc_zen5_avx512", "--id", "slow", "--out",
+               tmp_path)  # fmt: skip
+    assert made.code == 0, made.err
+    assert "are the timings in milliseconds?" in made.out
 
 
 def test_adapt_with_nothing_left_to_suggest(run: Run, measured_few: Path, tmp_path: Path) -> None:
@@ -333,11 +354,19 @@ def test_adapt_with_nothing_left_to_suggest(run: Run, measured_few: Path, tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model,latency_ms\nn0.onnx,fast\n", "line 2: latency_ms is 'fast'; it must be a number"),
-        ("model,ms\nn0.onnx,3\n", "line 2: columns model and latency_ms are needed"),
-        ("model;latency_ms\nn0.onnx;3\n", "by commas; the first line names model;latency_ms"),
+        (
+            "model,latency_ms\nn0.onnx,fast\n",
+            "line 2: latency_ms is 'fast'; it must be a",
+        ),
+        (
+            "model,ms\nn0.onnx,3\n",
+            "line 1 names model, ms; columns model and",
+        ),
+        ("model;latency_ms\nn0.onnx;3\n", "line 1 names model;latency_ms; columns"),
         ("model,latency_ms\nn0.onnx,3\n", "1 measured networks were given; at least 3"),
-        ("model,latency_ms\nnone.onnx,3\n", "none.onnx"),
+        ("model,latency_ms\nn0.onnx,-3\n", "line 2: latency_ms is '-3'; it must be a positive"),
+        ("model,latency_ms\nn0.onnx,3\nn0.onnx,4\n", "line 3: n0.onnx stands in line 2, too"),
+        ("model,latency_ms\nnone.onnx,3\n", "paths start beside the CSV file"),
     ],
 )
 def test_adapt_refuses(
