@@ -39,6 +39,10 @@ class Slice:
 
 _ALL = Slice(None)
 
+#: In-place changes of a weight in training that make no difference to what is fitted to it: those
+#: of some twenty optimiser steps.
+_UPDATES = 64
+
 
 class ElasticLayer(nn.Module):
     """A convolution or linear layer in any width, kernel size and compression.
@@ -114,9 +118,14 @@ class ElasticLayer(nn.Module):
         return self.moments[kept.flatten()][:, kept.flatten()]
 
     def _state(self) -> Hashable:
-        """What decides the values of the sliced weight and of its inputs' moments."""
+        """What decides the values of the sliced weight and of its inputs' moments.
+
+        While the weights are trained, a few updates count as none: what was fitted to them a moment
+        ago, such as the directions of a factorisation, still serves.
+        """
         held = [self.weight] if self.moments is None else [self.weight, self.moments]
-        tensors = tuple((tensor.data_ptr(), tensor._version) for tensor in held)
+        step = _UPDATES if self.training else 1
+        tensors = tuple((tensor.data_ptr(), tensor._version // step) for tensor in held)
         return (self._self, tensors, self.out.key, self.into.key, self.kernel)
 
     def parts(self) -> list[Part]:

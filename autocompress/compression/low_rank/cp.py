@@ -17,7 +17,7 @@ from autocompress.graph.factors import LayerShape
 
 _SWEEPS = 50
 #: Relative change of the error below which the least squares have converged.
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-4
 #: Added to the normal equations, relative to their diagonal: without it, components of opposite
 #: signs grow without bound (de Silva & Lim 2008, doi:10.1137/06066518X).
 _RIDGE = 1e-4

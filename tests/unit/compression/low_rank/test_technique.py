@@ -169,7 +169,7 @@ def _multiplied(parts: list[Part]) -> torch.Tensor:
 def test_factorisations_are_remembered_while_the_weights_stay() -> None:
     graph = inspect_model(nn.Sequential(CONV), (torch.zeros(1, 24, 8, 8),))
     technique = LowRank()
-    elastic = ElasticModel(graph, [technique])
+    elastic = ElasticModel(graph, [technique]).eval()
     candidate = Candidate(layers={"0": LayerPolicy(rank=4)})
     memory = technique._memory
     for _ in range(3):
@@ -181,7 +181,7 @@ def test_factorisations_are_remembered_while_the_weights_stay() -> None:
         elastic.layers["0"].weight.copy_(torch.randn_like(CONV.weight))
     elastic.configure(candidate)
     assert len(memory) == 2
-    fresh = ElasticModel(graph, [LowRank()])
+    fresh = ElasticModel(graph, [LowRank()]).eval()
     fresh.load_state_dict(elastic.state_dict())
     assert torch.equal(fresh.configure(candidate)(x), elastic(x))
     assert not torch.allclose(before, elastic(x))
@@ -206,3 +206,20 @@ def test_copies_of_a_memory_start_empty() -> None:
 def test_names_that_are_none(name: object) -> None:
     with pytest.raises(RequestError, match="use such as 'svd:16'"):
         rank_settings(name)  # type: ignore[arg-type]
+
+
+def test_a_few_updates_in_training_need_no_new_factors() -> None:
+    graph = inspect_model(nn.Sequential(CONV), (torch.zeros(1, 24, 8, 8),))
+    technique = LowRank()
+    elastic = ElasticModel(graph, [technique]).train()
+    candidate = Candidate(layers={"0": LayerPolicy(rank=4)})
+    weight = elastic.layers["0"].weight
+    for _ in range(200):
+        elastic.configure(candidate)
+        with torch.no_grad():
+            weight.mul_(1.001)
+    assert 3 <= len(technique._memory) <= 5
+    fresh = ElasticModel(graph, [LowRank()]).eval()
+    fresh.load_state_dict(elastic.state_dict())
+    x = torch.randn(1, 24, 8, 8)
+    assert torch.equal(fresh.configure(candidate)(x), elastic.eval().configure(candidate)(x))
