@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import gcd
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from torch import fx
 from autocompress.compression.ranges.base import Range, RangeMethod
 from autocompress.compression.ranges.registry import range_method
 from autocompress.errors import DataError
+from autocompress.graph.watching import See, Watcher
 
 #: A batch of inputs: one tensor, or a sequence whose first items are the model's inputs (what
 #: follows, such as targets, is ignored).
@@ -59,20 +60,24 @@ def observe(
     if not held:
         raise DataError("there are no calibration batches; give at least one")
     seen = {name: TensorRange(name, batches=len(held)) for name in nodes}
-    run_over(_Watcher(module, seen), module, held)
+
+    def see(node: fx.Node, inputs: list[Any], value: Any) -> None:
+        if node.name in seen:
+            seen[node.name].add(value)
+
+    run_over(module, held, see)
     return {name: found.range(chosen) for name, found in seen.items()}
 
 
-def run_over(
-    interpreter: fx.Interpreter, module: fx.GraphModule, batches: Iterable[InputBatch]
-) -> None:
-    """Run an interpreter of ``module`` over the batches: no gradients, evaluation mode."""
+def run_over(module: fx.GraphModule, batches: Iterable[InputBatch], see: See) -> None:
+    """Show ``see`` what passes through ``module`` on the batches: no gradients, evaluation mode."""
+    watcher = Watcher(module, see)
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
             for batch in batches:
-                interpreter.run(*model_inputs(module, batch))
+                watcher.run(*model_inputs(module, batch))
     finally:
         module.train(was_training)
 
@@ -129,16 +134,3 @@ def spread(values: torch.Tensor, most: int, period: int, axis: int = 0) -> torch
     while step > 1 and gcd(step, period) > 1:
         step += 1
     return values[(slice(None),) * axis + (slice(None, None, step),)]
-
-
-class _Watcher(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, seen: Mapping[str, TensorRange]) -> None:
-        super().__init__(module)
-        self.seen = seen
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        seen = self.seen.get(n.name)
-        if seen is not None:
-            seen.add(value)
-        return value

@@ -15,6 +15,7 @@ from autocompress.graph.blocks import find_alternatives, find_blocks
 from autocompress.graph.capture import trace
 from autocompress.graph.groups import find_groups
 from autocompress.graph.model_graph import Layer, ModelGraph, Skipped
+from autocompress.graph.watching import Watcher
 
 #: aten operators that may hold weights without being a layer here, in words.
 _NO_LAYERS = {
@@ -53,26 +54,19 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
     )
 
 
-class _Shapes(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor):
-            self.shapes[n.name] = tuple(value.shape)
-        return value
-
-
 def node_shapes(
     module: fx.GraphModule, inputs: Sequence[torch.Tensor]
 ) -> dict[str, tuple[int, ...]]:
     """The shape of every node's tensor for the given inputs."""
-    shapes = _Shapes(module)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def see(node: fx.Node, given: list[Any], value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            shapes[node.name] = tuple(value.shape)
+
     with torch.no_grad():
-        shapes.run(*inputs)
-    return shapes.shapes
+        Watcher(module, see).run(*inputs)
+    return shapes
 
 
 def _layers(

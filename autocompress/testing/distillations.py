@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
@@ -26,9 +25,7 @@ from autocompress.compression.distillation.points import FeaturePoints, find_poi
 from autocompress.core.candidate import Candidate, LayerPolicy, Recipe
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
-from autocompress.elastic.space import without_unusable_widths
-from autocompress.graph.inspect import inspect_model
-from autocompress.graph.model_graph import ModelGraph
+from autocompress.testing.networks import captured
 
 #: Both kinds of terms have a weight.
 _RECIPE = Recipe(distillation_weight=0.5, temperature=2.0, feature_weight=1.0)
@@ -60,7 +57,7 @@ class DistillationContract:
 
     def test_it_is_offered_where_it_fits(self, kind: type[Distillation]) -> None:
         """A convolutional classifier has all that a kind can read."""
-        assert kind.fits(find_points(_graph()))
+        assert kind.fits(find_points(captured(_Network)))
         assert kind.fits(FeaturePoints()) == (kind.reads == "outputs")
 
     def test_one_finite_loss_for_channels_and_places_that_differ(
@@ -204,17 +201,9 @@ class _Network(nn.Module):
         return out
 
 
-@cache
-def _graph() -> ModelGraph:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _Network()
-    return without_unusable_widths(inspect_model(network, (torch.zeros(1, 3, 8, 8),)))
-
-
 def _networks() -> tuple[fx.GraphModule, fx.GraphModule, FeaturePoints]:
     """A student of half the width, the original, and their points."""
-    graph = _graph()
+    graph = captured(_Network)
     elastic = ElasticModel(graph).eval()
     widths = {name: LayerPolicy(width=graph.groups[name].channels // 2) for name in graph.groups}
     narrow = Candidate(layers={n: p for n, p in widths.items() if graph.groups[n].rigid is None})

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from functools import cache
 
 import pytest
 import torch
@@ -26,9 +25,8 @@ from autocompress.core.candidate import LayerPolicy, Recipe, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import RECIPE, Choice
 from autocompress.elastic.layers import ElasticLayer
-from autocompress.elastic.space import without_unusable_widths
-from autocompress.graph.inspect import inspect_model
-from autocompress.graph.model_graph import Layer, ModelGraph
+from autocompress.graph.model_graph import Layer
+from autocompress.testing.networks import captured
 
 _TOLERANCE = 1e-4
 #: A device that can exploit everything, so that no technique stays silent.
@@ -55,7 +53,7 @@ class TechniqueContract:
 
     def test_choices_name_layers_or_groups(self, technique: Technique) -> None:
         """There are some, each with something to choose, in settings that are a policy's."""
-        graph = _graph()
+        graph = captured(_Network)
         choices = technique.choices(graph, EVERYTHING)
         assert choices
         assert len({c.name for c in choices}) == len(choices)
@@ -72,7 +70,7 @@ class TechniqueContract:
 
     def test_option_zero_changes_nothing(self, technique: Technique) -> None:
         """It is the canonical value of an inactive gene."""
-        for choice in technique.choices(_graph(), EVERYTHING):
+        for choice in technique.choices(captured(_Network), EVERYTHING):
             if choice.kind == "recipe":
                 usual = technique.settings(choice, choice.options[0])
                 assert all(getattr(Recipe(), field) == v for field, v in usual.items())
@@ -85,7 +83,7 @@ class TechniqueContract:
         """Whatever else the policy asks for."""
         own = {
             field
-            for choice in technique.choices(_graph(), EVERYTHING)
+            for choice in technique.choices(captured(_Network), EVERYTHING)
             for field in technique.settings(choice, choice.options[0])
         }
         others = {
@@ -178,17 +176,9 @@ class _Network(nn.Module):
         return out
 
 
-@cache
-def _graph() -> ModelGraph:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _Network()
-    return without_unusable_widths(inspect_model(network, (torch.zeros(1, 3, 8, 8),)))
-
-
 def _layers(technique: Technique) -> Iterator[tuple[Layer, Choice, list[Part]]]:
     """Each layer that the technique has a choice for, with its only part."""
-    graph = _graph()
+    graph = captured(_Network)
     for choice in technique.choices(graph, EVERYTHING):
         if choice.kind == "recipe":
             continue

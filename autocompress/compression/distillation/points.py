@@ -13,6 +13,7 @@ from torch import fx, nn
 from autocompress.core.candidate import Candidate
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.selection import Selection, select
+from autocompress.graph.watching import Watcher
 
 #: Points taken where a network keeps one resolution throughout, as transformers do.
 _EVENLY = 3
@@ -120,25 +121,17 @@ def _counterpart(name: str, graph: ModelGraph, selection: Selection, names: set[
     return quantized if quantized in names else name
 
 
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps the shapes of its tensors."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and n.op != "get_attr":
-            self.shapes[n.name] = tuple(value.shape)
-        return value
-
-
 def _shapes(graph: ModelGraph) -> dict[str, tuple[int, ...]]:
-    recorder = _Recorder(graph.module)
+    """Shapes of the tensors that are computed, in floats."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def see(node: fx.Node, inputs: list[Any], value: Any) -> None:
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and node.op != "get_attr":
+            shapes[node.name] = tuple(value.shape)
+
     with torch.no_grad():
-        recorder.run(*graph.example_inputs)
-    return recorder.shapes
+        Watcher(graph.module, see).run(*graph.example_inputs)
+    return shapes
 
 
 def _last_layer(graph: ModelGraph, order: Sequence[fx.Node]) -> fx.Node | None:

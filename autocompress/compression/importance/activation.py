@@ -5,30 +5,27 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autocompress.compression.importance.base import Criterion
+from autocompress.compression.importance.base import ReaderCriterion
 from autocompress.compression.importance.evidence import Evidence
-from autocompress.compression.importance.members import gathered, normalised_mean, readers
-from autocompress.graph.model_graph import ChannelGroup
+from autocompress.compression.importance.members import gathered
+from autocompress.graph.model_graph import GroupMember
 
 
-class ActivationMagnitude(Criterion):
+class ActivationMagnitude(ReaderCriterion):
     """Mean over the group's readers of the mean ``|x|`` they receive, normalised per reader."""
 
     name = "activation"
     reference = "Molchanov et al. 2017, arXiv:1611.06440"
     words = "the magnitude of their activations"
-    needs_evidence = True
     passes = 1
 
-    def scores(
-        self, module: nn.Module, group: ChannelGroup, evidence: Evidence | None
+    def of_reader(
+        self, evidence: Evidence, member: GroupMember, layer: nn.Module
     ) -> torch.Tensor | None:
-        """None for groups that no convolution and no linear layer reads."""
-        if evidence is None:
-            return None
-        found = [
-            gathered(evidence.activations[member.module].magnitude, member)
-            for member, _ in readers(module, group)
-            if member.module in evidence.activations
-        ]
-        return normalised_mean(found, group.channels)
+        """The mean ``|x|`` of the channels that it receives."""
+        seen = evidence.activations.get(member.module)
+        return None if seen is None else gathered(seen.magnitude, member)
+
+    def together(self, found: torch.Tensor) -> torch.Tensor:
+        """The mean, each first divided by its mean over the channels."""
+        return (found / found.mean(-1, keepdim=True).clamp_min(1e-12)).mean(0)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from autocompress.compression.importance.evidence import Evidence
-from autocompress.graph.model_graph import ChannelGroup
+from autocompress.compression.importance.members import readers
+from autocompress.graph.model_graph import ChannelGroup, GroupMember
 
 
 class Criterion(ABC):
@@ -49,3 +50,35 @@ class Criterion(ABC):
         Raises:
             RequestError: the criterion cannot be computed for this model.
         """
+
+
+class ReaderCriterion(Criterion):
+    """A criterion that looks at data where layers read the group's channels."""
+
+    needs_evidence = True
+
+    def scores(
+        self, module: nn.Module, group: ChannelGroup, evidence: Evidence | None
+    ) -> torch.Tensor | None:
+        """None for groups that no convolution and no linear layer reads."""
+        if evidence is None:
+            return None
+        found = [self.of_reader(evidence, *reader) for reader in readers(module, group)]
+        known = [scores for scores in found if scores is not None]
+        return self.together(torch.stack(known)) if known else None
+
+    @abstractmethod
+    def of_reader(
+        self, evidence: Evidence, member: GroupMember, layer: nn.Module
+    ) -> torch.Tensor | None:
+        """What one reader says of the channels, shape ``(..., channels)``; None without evidence.
+
+        Args:
+            evidence: gathered on the model.
+            member: the reader's place in the group.
+            layer: the reader.
+        """
+
+    @abstractmethod
+    def together(self, found: torch.Tensor) -> torch.Tensor:
+        """The scores, shape ``(channels,)``, from ``(readers, ..., channels)``."""

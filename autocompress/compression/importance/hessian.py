@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
-from autocompress.compression.importance.base import Criterion
+from autocompress.compression.importance.base import ReaderCriterion
 from autocompress.compression.importance.evidence import Evidence
-from autocompress.compression.importance.members import gathered, readers
-from autocompress.graph.model_graph import ChannelGroup
+from autocompress.compression.importance.members import gathered
+from autocompress.graph.model_graph import GroupMember
 
 
-class HessianTrace(Criterion):
+class HessianTrace(ReaderCriterion):
     """Sum over the group's readers of ``trace(H) / (2 p) * |w|^2``.
 
     ``w`` are the ``p`` weights with which a reader reads the channel, ``H`` the Hessian of the loss
@@ -22,21 +24,21 @@ class HessianTrace(Criterion):
     name = "hessian"
     reference = "LeCun et al. 1989, Optimal Brain Damage; Yu et al. 2021, HAP, arXiv:2101.08940"
     words = "the loss that their removal costs by its curvature"
-    needs_evidence = True
     passes = 8
 
-    def scores(
-        self, module: nn.Module, group: ChannelGroup, evidence: Evidence | None
+    def of_reader(
+        self, evidence: Evidence, member: GroupMember, layer: nn.Module
     ) -> torch.Tensor | None:
-        """None for groups that no convolution and no linear layer reads, each once."""
-        if evidence is None:
+        """``trace(H) / (2 p) * |w|^2`` of the weights that read each channel."""
+        traces = evidence.traces.get(member.module)
+        if traces is None:
             return None
-        found = []
-        for member, layer in readers(module, group):
-            if member.module in evidence.traces:
-                weight = layer.weight.detach().float().transpose(0, 1).flatten(1)  # type: ignore[operator]
-                squared = gathered(weight.pow(2).sum(1), member)
-                trace = gathered(evidence.traces[member.module], member)
-                size = weight.shape[1] * member.indices.shape[1]
-                found.append(trace * squared / (2 * size))
-        return torch.stack(found).sum(0) if found else None
+        weight = cast(torch.Tensor, layer.weight).detach().float().transpose(0, 1).flatten(1)
+        size = weight.shape[1] * member.indices.shape[1]
+        squared = gathered(weight.pow(2).sum(1), member)
+        found: torch.Tensor = gathered(traces, member) * squared / (2 * size)
+        return found
+
+    def together(self, found: torch.Tensor) -> torch.Tensor:
+        """The sum."""
+        return found.sum(0)

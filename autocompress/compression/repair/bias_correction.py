@@ -7,7 +7,6 @@ arXiv:1906.04721, section 4.2.1, with measured means).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -46,9 +45,15 @@ def output_means(
         layers: targets of ``call_module`` nodes that are ``nn.Conv2d`` or ``nn.Linear``.
         batches: of inputs.
     """
-    watcher = _Means(module, layers)
-    run_over(watcher, module, batches)
-    return {name: mean.value for name, mean in watcher.means.items()}
+    means = {name: _Mean() for name in layers}
+
+    def see(node: fx.Node, inputs: list[Any], value: Any) -> None:
+        name = str(node.target)
+        if node.op == "call_module" and name in means:
+            means[name].add(module.get_submodule(name), value)
+
+    run_over(module, batches, see)
+    return {name: mean.value for name, mean in means.items() if mean.count}
 
 
 class _Mean:
@@ -67,16 +72,3 @@ class _Mean:
     @property
     def value(self) -> torch.Tensor:
         return torch.as_tensor(self.total) / self.count
-
-
-class _Means(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, layers: Collection[str]) -> None:
-        super().__init__(module)
-        self.layers = frozenset(layers)
-        self.means: dict[str, _Mean] = defaultdict(_Mean)
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        value = super().call_module(target, args, kwargs)
-        if target in self.layers:
-            self.means[target].add(self.fetch_attr(target), value)
-        return value

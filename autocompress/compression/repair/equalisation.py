@@ -61,13 +61,28 @@ def smooth_activations(
         batches: calibration inputs.
         strength: ``a``, in [0, 1]: how much of the activations' differences the weights take on.
     """
-    watcher = _Peaks(module, {pair.tensor: pair for pair in pairs})
-    run_over(watcher, module, batches)
+    peaks = _activation_peaks(module, pairs, batches)
     for pair in pairs:
-        seen = watcher.peaks[pair.tensor].clamp_min(_TINY)
+        seen = peaks[pair.tensor].clamp_min(_TINY)
         read = _weight_peaks(module, pair).clamp_min(_TINY)
         scale = seen.pow(strength) / read.pow(1 - strength)
         move_scale(module, pair, _bounded(scale / scale.log().mean().exp()))
+
+
+def _activation_peaks(
+    module: fx.GraphModule, pairs: Sequence[ScalePair], batches: Iterable[InputBatch]
+) -> dict[str, torch.Tensor]:
+    """Largest magnitude of each channel of the tensors between pairs, by node."""
+    areas = {pair.tensor: pair.area for pair in pairs}
+    peaks: dict[str, torch.Tensor] = {}
+
+    def see(node: fx.Node, inputs: list[Any], value: Any) -> None:
+        if node.name in areas:
+            found = _channel_peaks(value, areas[node.name])
+            peaks[node.name] = torch.maximum(peaks.get(node.name, found), found)
+
+    run_over(module, batches, see)
+    return peaks
 
 
 def _weight_peaks(module: fx.GraphModule, pair: ScalePair) -> torch.Tensor:
@@ -78,24 +93,6 @@ def _weight_peaks(module: fx.GraphModule, pair: ScalePair) -> torch.Tensor:
 
 def _bounded(scale: torch.Tensor) -> torch.Tensor:
     return scale.clamp(1 / _LARGEST, _LARGEST)
-
-
-class _Peaks(fx.Interpreter):
-    """Largest magnitude of each channel of the tensors between pairs."""
-
-    def __init__(self, module: fx.GraphModule, pairs: dict[str, ScalePair]) -> None:
-        super().__init__(module)
-        self.pairs = pairs
-        self.peaks: dict[str, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        pair = self.pairs.get(n.name)
-        if pair is not None:
-            seen = _channel_peaks(value, pair.area)
-            known = self.peaks.get(n.name)
-            self.peaks[n.name] = seen if known is None else torch.maximum(known, seen)
-        return value
 
 
 def _channel_peaks(value: torch.Tensor, area: int) -> torch.Tensor:

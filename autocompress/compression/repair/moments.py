@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -65,9 +65,22 @@ def input_moments(
         patches_each: patches looked at per layer and batch, at the most.
         dtype: of the sums and of what is returned.
     """
-    watcher = _Watcher(module, layers, patches_each, dtype)
-    run_over(watcher, module, batches)
-    return watcher.found
+    wanted = frozenset(layers)
+    found: dict[str, InputMoments] = {}
+
+    def see(node: fx.Node, inputs: list[Any], value: Any) -> None:
+        name = str(node.target)
+        if node.op != "call_module" or name not in wanted:
+            return
+        layer = cast("nn.Conv2d | nn.Linear", module.get_submodule(name))
+        more = InputMoments.of(patches(layer, inputs[0], patches_each).to(dtype))
+        if name in found:
+            found[name].add(more)
+        else:
+            found[name] = more
+
+    run_over(module, batches, see)
+    return found
 
 
 def moments_of(layer: nn.Conv2d | nn.Linear, inputs: Iterable[torch.Tensor]) -> InputMoments:
@@ -102,23 +115,3 @@ def patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor, most: int = _PATCHES)
     columns = columns.reshape(batch, layer.groups, length // layer.groups, places)
     rows = columns.permute(1, 0, 3, 2).reshape(layer.groups, batch * places, -1)
     return spread(rows, most, places, axis=1)
-
-
-class _Watcher(fx.Interpreter):
-    def __init__(
-        self, module: fx.GraphModule, layers: Collection[str], most: int, dtype: torch.dtype
-    ) -> None:
-        super().__init__(module)
-        self.most = most
-        self.dtype = dtype
-        self.layers = frozenset(layers)
-        self.found: dict[str, InputMoments] = {}
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if target in self.layers:
-            rows = patches(self.fetch_attr(target), args[0], self.most).to(self.dtype)
-            if target in self.found:
-                self.found[target].add(InputMoments.of(rows))
-            else:
-                self.found[target] = InputMoments.of(rows)
-        return super().call_module(target, args, kwargs)

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from autocompress.evaluation.task import Task
+from autocompress.graph.watching import Watcher
 
 #: Random directions of Hutchinson's estimate at the most.
 _PROBES = 4
@@ -77,10 +78,18 @@ def find_gradients(
         if i >= _LEAST and gradients_until is not None and time.monotonic() > gradients_until:
             break
         count += 1
-        taped = _Taped(model, nodes)
+        tape: dict[str, torch.Tensor] = {}
+
+        def see(
+            node: fx.Node, given: list[Any], value: Any, tape: dict[str, torch.Tensor] = tape
+        ) -> None:
+            if node.name in outputs:
+                tape[node.name] = value
+
         with torch.enable_grad():
-            loss = task.loss(taped.run(inputs[i : i + 1]), targets[i : i + 1])
-            seen = [taped.seen[name] for name in outputs]
+            answer = Watcher(model, see).run(inputs[i : i + 1])
+            loss = task.loss(answer, targets[i : i + 1])
+            seen = [tape[name] for name in outputs]
             found = torch.autograd.grad(loss, [*weights.values(), *seen], allow_unused=True)
         for name, gradient in zip(weights, found[: len(weights)], strict=True):
             if gradient is not None:
@@ -96,19 +105,6 @@ def find_gradients(
         {name: torch.stack(held) for name, held in outputs.items()},
         last, count, curvature, note,
     )  # fmt: skip
-
-
-class _Taped(fx.Interpreter):
-    def __init__(self, model: fx.GraphModule, nodes: Collection[str]) -> None:
-        super().__init__(model)
-        self.wanted = set(nodes)
-        self.seen: dict[str, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self.wanted:
-            self.seen[n.name] = value
-        return value
 
 
 def _curvature(

@@ -6,8 +6,7 @@ import numpy as np
 
 from autocompress.errors import StorageError
 from autocompress.export.packing.codecs.base import NestingCodec, Reading
-from autocompress.export.packing.codecs.units import join_codes, split_codes, too_dense
-from autocompress.export.packing.mask import WORTHWHILE
+from autocompress.export.packing.codecs.units import join_codes, too_dense, usual_code
 from autocompress.export.packing.numbers import Reader, varint
 from autocompress.export.packing.probabilities import Symbols, entropy_bits
 
@@ -28,13 +27,10 @@ class Runs(NestingCodec):
 
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
         """The code left out, the number of runs, their streams; None where few are the same."""
-        if reading.width > 1 or not data:
+        found = usual_code(data, reading)
+        if found is None:
             return None
-        codes = split_codes(data, reading)
-        counts = np.bincount(codes)
-        zero = int(counts.argmax())
-        if counts[zero] < WORTHWHILE * len(codes):
-            return None
+        codes, zero = found
         runs, behind = _runs(codes, zero, _longest(reading))
         streams = (
             [runs, behind] if reading.units == 1 else [runs << np.uint8(reading.bits) | behind]

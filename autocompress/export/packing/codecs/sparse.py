@@ -7,7 +7,7 @@ import numpy as np
 from autocompress.errors import StorageError
 from autocompress.export.packing.ans import Decoder, Encoder
 from autocompress.export.packing.codecs.base import Codec, NestingCodec, Reading
-from autocompress.export.packing.codecs.units import join_codes, split_codes
+from autocompress.export.packing.codecs.units import join_codes, usual_code
 from autocompress.export.packing.mask import WORTHWHILE, pop_mask, push_mask
 from autocompress.export.packing.numbers import Reader, varint
 from autocompress.export.packing.probabilities import FINE, PRIOR_BYTES, Prior, best_prior
@@ -21,13 +21,10 @@ class SparseCodes(Codec):
 
     def encode(self, data: bytes, reading: Reading, limit: int) -> bytes | None:
         """The code left out, mask and prior, then all of it; None where few are the same."""
-        if reading.width > 1 or not data:
+        found = usual_code(data, reading)
+        if found is None:
             return None
-        codes = split_codes(data, reading)
-        counts = np.bincount(codes)
-        zero = int(counts.argmax())
-        if counts[zero] < WORTHWHILE * len(codes):
-            return None
+        codes, zero = found
         rows, columns = reading.grid
         padded = np.full(rows * columns, zero, np.uint8)
         padded[: len(codes)] = codes

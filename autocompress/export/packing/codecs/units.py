@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from autocompress.export.packing.codecs.base import Reading
+from autocompress.export.packing.mask import WORTHWHILE
 from autocompress.export.packing.probabilities import Symbols
 
 #: So many codes may be unfolded whatever their coded form takes, and so many more for each byte of
@@ -36,3 +37,13 @@ def join_codes(codes: Symbols, reading: Reading) -> bytes:
     for unit in range(1, reading.units):
         packed |= fields[:, unit] << np.uint8(unit * reading.bits)
     return packed.tobytes()
+
+
+def usual_code(data: bytes, reading: Reading) -> tuple[Symbols, int] | None:
+    """The codes and the most frequent one, to be left out; None where no code is frequent."""
+    if reading.width > 1 or not data:
+        return None
+    codes = split_codes(data, reading)
+    counts = np.bincount(codes)
+    usual = int(counts.argmax())
+    return (codes, usual) if counts[usual] >= WORTHWHILE * len(codes) else None
