@@ -347,7 +347,7 @@ def _check_names(
 
 def _check_priced(metrics: Sequence[str], profile: HardwareProfile) -> None:
     """Make sure that the profile prices the metrics before a model is built."""
-    reasons = {"packed_bytes": "no profile prices it"}
+    reasons = {}
     if profile.energy is None:
         reasons["energy_mj"] = f"the profile of {profile.id} has no energy model"
     for metric in metrics:

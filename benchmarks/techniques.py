@@ -41,7 +41,7 @@ from benchmarks._truth import measure_all
 
 Policies = Mapping[str, LayerPolicy]
 #: Steps of training in full, and with ``--quick``.
-STEPS, QUICK_STEPS = 400, 4
+STEPS, QUICK_STEPS = 200, 4
 _STEP = 4
 
 

@@ -117,6 +117,12 @@ class Context:
         """Whether the weights are not trained yet, as those of a named space."""
         return not self.space.trained
 
+    @property
+    def wants_packed(self) -> bool:
+        """Whether the size of the entropy-coded file is searched for or bounded."""
+        asked = [o.metric for o in self.request.objectives]
+        return "packed_bytes" in [*asked, *(c.metric for c in self.request.constraints)]
+
     def remaining(self, reserve: float = 0.0) -> float:
         """Seconds left of the budget, less ``reserve``; infinite without a limit in seconds."""
         if self.request.budget.seconds is None:

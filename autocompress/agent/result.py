@@ -158,6 +158,7 @@ class SearchResult:
         *,
         max_latency_ms: float | None = None,
         max_size_bytes: float | None = None,
+        max_packed_bytes: float | None = None,
         max_accuracy_drop: float | None = None,
     ) -> Solution:
         """The most accurate verified model within the bounds, by the validation examples.
@@ -165,6 +166,7 @@ class SearchResult:
         Args:
             max_latency_ms: measured where it was measured, else estimated.
             max_size_bytes: of the ONNX file.
+            max_packed_bytes: of the entropy-coded file.
             max_accuracy_drop: points lost against the fp32 baseline, as a share.
 
         Raises:
@@ -179,6 +181,7 @@ class SearchResult:
         for bound, values, name in (
             (max_latency_ms, latency, "latency_ms"),
             (max_size_bytes, frame["size_bytes"], "size_bytes"),
+            (max_packed_bytes, frame["packed_bytes"], "packed_bytes"),
             (max_accuracy_drop, frame["accuracy_drop"], "accuracy_drop"),
         ):
             if bound is not None:

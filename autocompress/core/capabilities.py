@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -33,6 +34,21 @@ W8A8 = Precision(8, 8)
 #: What ONNX Runtime on an x86 CPU with VNNI runs well: sub-byte weights are stored small and
 #: computed as int8; weight-only forms are stored small and computed as float.
 CPU_PRECISIONS = (FP32, W8A8, Precision(4, 8), Precision(2, 8), Precision(4, 32, fast=False))
+
+#: Bits of weights that are stored in a wider form, and which: only a packed file is smaller.
+_STORED_IN = {6: 8, 5: 8, 3: 4}
+
+
+def with_storage_forms(precisions: Sequence[Precision]) -> tuple[Precision, ...]:
+    """The same, and those that a device computes as it does these, but that pack smaller."""
+    found = list(precisions)
+    for bits, wider in _STORED_IN.items():
+        for precision in precisions:
+            narrow = Precision(bits, precision.activation_bits, fast=False)
+            known = {p.name for p in found}
+            if precision.weight_bits == wider and precision.fast and narrow.name not in known:
+                found.append(narrow)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,10 +100,16 @@ class OnnxWriter:
         return output
 
     def constant(self, value: npt.ArrayLike, *, name: str = "") -> str:
-        """A constant's name; equal constants are stored once."""
+        """A constant's name; equal constants are stored once.
+
+        Negative zeros, which masks leave, become zeros: a file is packed smaller when its zeros are
+        all the same.
+        """
         from onnx import helper
 
         array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+        if np.issubdtype(array.dtype, np.floating):
+            array = array + array.dtype.type(0)
         data_type = int(helper.np_dtype_to_tensor_dtype(array.dtype))
         raw = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         return self._store(data_type, array.shape, raw, name)

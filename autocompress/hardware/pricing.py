@@ -15,7 +15,7 @@ Which tensors are quantised and how much memory is live is computed, not learnt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -40,7 +40,7 @@ State: TypeAlias = tuple[bool, tuple[KernelSignature, ...]]
 _HOT, _CTX, _WEIGHTS, _ACTIVATIONS, _KERNELS, _GUESSED, _DOUBT, _ENERGY, _LARGEST = range(9)
 _SUMMED = 8
 #: Columns of a form's price.
-_MACS, _PARAMETERS, _FLOAT_SIZE, _INTEGER_SIZE = range(4)
+_MACS, _PARAMETERS, _FLOAT_SIZE, _INTEGER_SIZE, _PACKED = range(5)
 _CHUNK = 1 << 13
 _ROUND = 64
 _CONSIDERED = 16
@@ -59,6 +59,8 @@ class CandidatePricer:
             ``operations`` is given.
         predictor: prices kernels.
         operations: from a genome to its operations.
+        packed: bytes that an operation adds to the entropy-coded file, and of the file without
+            operations (None in place of the operation); without it, ``packed_bytes`` is not priced.
         seed: of the genomes from which the dependencies are first learnt.
     """
 
@@ -68,16 +70,18 @@ class CandidatePricer:
         predictor: LatencyPredictor,
         *,
         operations: Operations | None = None,
+        packed: Callable[[Op | None], float] | None = None,
         seed: int = 0,
     ) -> None:
         self.space = space
+        self.packed = packed
         self.predictor = predictor
         self._operations = operations or _from_graph(space)
         self._rng = np.random.default_rng(seed)
         sizes = np.asarray(space.sizes, dtype=np.int64)
         self._memory = predictor.profile.memory or USUAL
         self._energy = predictor.profile.energy
-        self._slots = Slots(sizes, self._operations, self._rng)
+        self._slots = Slots(sizes, self._operations, self._rng, zeros=packed is not None)
         self._states = Numbers(_ABSENT)
         self._state_prices = np.zeros((0, _LARGEST + 1))
         self._forget()
@@ -92,7 +96,7 @@ class CandidatePricer:
         self._template_of = [FeatureLookup(self._given(place)) for place in range(count)]
         self._state_of = [FeatureLookup([2 * count + place, place]) for place in range(count)]
         self._flags: list[Flags] = []
-        self._form_prices: list[Floats] = [np.zeros((0, 4))] * count
+        self._form_prices: list[Floats] = [np.zeros((0, _PACKED + 1))] * count
         self._features_seen = np.zeros((3 * count, 0), dtype=np.int64)
         self._rows: list[tuple[Ints, Ints]] = []
         self._lowered: set[bytes] = set()
@@ -138,10 +142,13 @@ class CandidatePricer:
         quantized = quantized_tensors(ops)
         kernels = tuple(kernel for _, kernel in self.predictor.lower_by_op(ops, quantized))
         price = np.array(self._priced((False, kernels)))
-        counted = np.array([[sum(op.macs for op in ops), sum(op.parameters for op in ops)]])
+        forms = np.array([self._form_price(op) for op in ops])
+        counted, packed = forms[:, :_FLOAT_SIZE].sum(axis=0)[None], forms[:, _PACKED:].sum(axis=0)
         size = np.array([float(sum(op_bytes(op, quantized) for op in ops))])
         peak = np.array([float(self._memory.peak_bytes(ops, quantized))])
-        metrics = self._metrics(price[None, :_SUMMED], price[_LARGEST:], counted, size, peak)
+        metrics = self._metrics(
+            price[None, :_SUMMED], price[_LARGEST:], counted, size, packed, peak
+        )
         return {name: float(values[0]) for name, values in metrics.items()}
 
     def kernels(self, genomes: Sequence[Genome]) -> list[KernelSignature]:
@@ -328,10 +335,17 @@ class CandidatePricer:
     def _prices_of_forms(self, slot: Slot) -> Floats:
         known = self._form_prices[slot.place]
         if len(known) < len(slot.ops):
-            new = [_form_price(op) for op in slot.ops[len(known) :]]
+            new = [self._form_price(op) for op in slot.ops[len(known) :]]
             known = np.concatenate([known, np.array(new, dtype=np.float64)])
             self._form_prices[slot.place] = known
         return known
+
+    def _form_price(self, op: Op | None) -> list[float]:
+        if op is None:
+            return [0.0] * (_PACKED + 1)
+        plain, integer = (op_bytes(op, names) for names in ((), (op.name,)))
+        packed = 0.0 if self.packed is None else self.packed(op)
+        return [op.macs, op.parameters, plain, integer, packed]
 
     def _add_up(
         self, chosen: Ints, states: Ints, quantized: npt.NDArray[np.bool_], peaks: Floats
@@ -343,7 +357,7 @@ class CandidatePricer:
         largest = np.ascontiguousarray(self._state_prices[:, _LARGEST])
         count = states.shape[1]
         totals, tops = np.zeros((count, _SUMMED)), np.zeros(count)
-        counted, sizes = np.zeros((count, 2)), np.zeros(count)
+        counted, sizes, packed = np.zeros((count, 2)), np.zeros(count), np.zeros(count)
         rows, room = np.empty((count, _SUMMED)), np.empty(count)
         for place, slot in enumerate(self._slots.slots.values()):
             row, forms = states[place], chosen[place]
@@ -353,13 +367,21 @@ class CandidatePricer:
             prices = self._prices_of_forms(slot)
             if prices[:, _MACS].any() or prices[:, _PARAMETERS].any():
                 counted += prices[forms, :_FLOAT_SIZE]
+            if self.packed is not None:
+                packed += prices[forms, _PACKED]
             sizes += np.where(
                 quantized[place], prices[forms, _INTEGER_SIZE], prices[forms, _FLOAT_SIZE]
             )
-        return self._metrics(totals, tops, counted, sizes, peaks)
+        return self._metrics(totals, tops, counted, sizes, packed, peaks)
 
     def _metrics(
-        self, sums: Floats, largest: Floats, counted: Floats, sizes: Floats, peaks: Floats
+        self,
+        sums: Floats,
+        largest: Floats,
+        counted: Floats,
+        sizes: Floats,
+        packed: Floats,
+        peaks: Floats,
     ) -> dict[str, Floats]:
         predictor = self.predictor
         row = np.column_stack([sums[:, :_GUESSED], largest])
@@ -376,16 +398,11 @@ class CandidatePricer:
             "macs": counted[:, _MACS],
             "parameters": counted[:, _PARAMETERS],
         }
+        if self.packed is not None:
+            found["packed_bytes"] = packed + self.packed(None)
         if self._energy is not None:
             found["energy_mj"] = sums[:, _ENERGY] + self._energy.active_mw * latency / 1e3
         return found
-
-
-def _form_price(op: Op | None) -> list[float]:
-    if op is None:
-        return [0.0] * 4
-    plain, integer = (op_bytes(op, names) for names in ((), (op.name,)))
-    return [op.macs, op.parameters, plain, integer]
 
 
 def _template(state: State) -> tuple[object, ...]:

@@ -23,7 +23,7 @@ Operations: TypeAlias = Callable[[Genome], Sequence[Op]]
 
 _DIMENSIONS = 5
 #: Fields of an operation besides its shapes.
-_PLAIN_FIELDS = 7
+_PLAIN_FIELDS = 8
 
 
 class Numbers:
@@ -95,13 +95,16 @@ def _split(op: Op | None) -> tuple[object, ...]:
         op.weight_bits,
         op.activation_bits,
         op.codebook,
+        op.sparsity,
         *shape,
         *weight,
     )
 
 
 def _join(name: str, fields: Sequence[Any]) -> Op | None:
-    kind, inputs, layer, attributes, weight_bits, activation_bits, codebook = fields[:_PLAIN_FIELDS]
+    kind, inputs, layer, attributes, weight_bits, activation_bits, codebook, sparsity = fields[
+        :_PLAIN_FIELDS
+    ]
     if kind is None:
         return None
     sizes = fields[_PLAIN_FIELDS:]
@@ -117,6 +120,7 @@ def _join(name: str, fields: Sequence[Any]) -> Op | None:
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         codebook=codebook,
+        sparsity=sparsity,
     )
 
 
@@ -147,7 +151,6 @@ class Slot:
 
     def number(self, op: Op | None) -> int:
         """The number of a form."""
-        op = None if op is None else replace(op, sparsity=0.0)
         if op not in self._numbers:
             self._numbers[op] = len(self.ops)
             self.ops.append(op)
@@ -169,8 +172,9 @@ def _kernel_form(op: Op | None) -> object:
     bits = 8 if op.is_integer_layer else 32
     attributes = tuple(pair for pair in op.attributes if pair[0] != "scaled")
     return replace(
-        op, weight_bits=bits, activation_bits=bits, layer=None, codebook=0, attributes=attributes
-    )
+        op, weight_bits=bits, activation_bits=bits, layer=None, codebook=0, sparsity=0.0,
+        attributes=attributes,
+    )  # fmt: skip
 
 
 def _coarse(op: Op | None) -> object:
@@ -201,9 +205,14 @@ class Slots:
         sizes: number of options per gene.
         operations: from a genome to its operations.
         rng: for the genomes that are tried.
+        zeros: whether the share of zeros decides a price; without, forms that differ in it alone
+            are one.
     """
 
-    def __init__(self, sizes: Ints, operations: Operations, rng: np.random.Generator) -> None:
+    def __init__(
+        self, sizes: Ints, operations: Operations, rng: np.random.Generator, *, zeros: bool
+    ) -> None:
+        self._zeros = zeros
         self._sizes = sizes
         self._operations = operations
         self._rng = rng
@@ -304,6 +313,8 @@ class Slots:
         if key in self._seen:
             return self._seen[key]
         ops = self._operations(genome)
+        if not self._zeros:
+            ops = [replace(op, sparsity=0.0) if op.sparsity else op for op in ops]
         self._place(ops)
         row = {}
         for op in ops:

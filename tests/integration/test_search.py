@@ -274,3 +274,20 @@ def test_recipes_alone_are_nothing_to_search(
             cnn, "digits", device=fixed_profile, budget=BUDGET, progress="none",
             techniques=["distillation"], run_dir=tmp_path / "run",
         )  # fmt: skip
+
+
+def test_packed_bytes_are_searched_and_bounded(
+    cnn: SmallCNN, fixed_profile: Path, tmp_path: Path
+) -> None:
+    bound = 6000
+    result = ac.search(
+        cnn, "digits", device=fixed_profile, budget=BUDGET, seed=SEED, progress="none",
+        objectives=["accuracy", "packed_bytes"], constraints={"packed_bytes": bound},
+        run_dir=tmp_path / "run",
+    )  # fmt: skip
+    assert (result.pareto["packed_bytes"] <= bound).all()
+    assert (result.trials["packed_bytes"] <= bound).all()
+    assert result.best(max_packed_bytes=bound).metrics["packed_bytes"] <= bound
+    trials = read_trials(result.run_dir / "study.db")
+    policies = [policy for trial in trials for policy in trial.candidate.layers.values()]
+    assert any(p.codebook or p.sparsity or p.weight_bits in (3, 5, 6) for p in policies)

@@ -13,7 +13,7 @@ from autocompress.agent.context import Context
 from autocompress.agent.costs import measure_costs
 from autocompress.agent.planner import Plan, make_plan
 from autocompress.compression.registry import make_techniques
-from autocompress.core.capabilities import Capabilities
+from autocompress.core.capabilities import Capabilities, with_storage_forms
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.elastic.registry import load_space
@@ -95,12 +95,19 @@ def _space(context: Context) -> ElasticSpace:
 
 
 def capabilities_for(context: Context) -> Capabilities:
-    """What the device can exploit, given the techniques that were asked for."""
+    """What the device can exploit, given what was asked for."""
     from dataclasses import replace
 
+    device = context.profile.capabilities
     asked = {name.partition(":")[0] for name in context.request.techniques or ()}
-    packed = bool(asked & {"sparsity", "clustering"})
-    return replace(context.profile.capabilities, stores_packed=packed)
+    packed = context.wants_packed or bool(asked & {"sparsity", "clustering"})
+    return replace(
+        device,
+        stores_packed=packed,
+        precisions=with_storage_forms(device.precisions)
+        if context.wants_packed
+        else device.precisions,
+    )
 
 
 def _report(context: Context) -> None:

@@ -12,6 +12,7 @@ from autocompress.agent.prices import Prices
 from autocompress.agent.seeds import neighbours, uniform_seeds
 from autocompress.core.candidate import Candidate
 from autocompress.core.space import Genome
+from autocompress.elastic.packed_size import PackedSizes
 from autocompress.evaluation.evaluator import uniform
 from autocompress.hardware.builder import TableBuilder
 from autocompress.hardware.predictor import LatencyPredictor
@@ -43,7 +44,7 @@ def run(context: Context) -> None:
     profile = HardwareProfile.load(context.folder.device)
     # from here on nothing is measured for pricing: equal genomes must have equal prices
     context.predictor = LatencyPredictor(profile)
-    context.pricer = Prices(CandidatePricer(context.space, context.predictor))
+    context.pricer = prices(context)
     for row in context.baselines.values():  # also of those that were made again
         row.update(estimated(context, context.space.graph.operations(_candidate(row))))
     context.folder.write_json("baseline.json", list(context.baselines.values()))
@@ -54,6 +55,12 @@ def run(context: Context) -> None:
     _check_feasible(context)
 
 
+def prices(context: Context) -> Prices:
+    """Fresh prices; of packed files, too, as shared weights are now, where they are asked for."""
+    packed = PackedSizes(context.elastic) if context.wants_packed else None
+    return Prices(CandidatePricer(context.space, context.predictor, packed=packed))
+
+
 def _check_feasible(context: Context) -> None:
     """Find out before anything is trained whether the bounds that can be priced can be met.
 
@@ -61,8 +68,7 @@ def _check_feasible(context: Context) -> None:
         NoFeasibleCandidateError: they cannot; names the nearest and what to relax.
     """
     # prices of its own: the search's must not depend on what was asked for here
-    prices = Prices(CandidatePricer(context.space, context.predictor))
-    pricer = Pricer(prices, context.request.bounds)
+    pricer = Pricer(prices(context), context.request.bounds)
     genomes = [genome for _, genome in uniform_seeds(context.space)]
     if pricer.violations(genomes).any(axis=1).all():
         rng = np.random.default_rng([context.request.seed, 0xFEA5])
@@ -177,7 +183,7 @@ def _widen(context: Context, errors: list[float]) -> None:
     )
     profile.save(context.folder.device)
     context.predictor = LatencyPredictor(profile)
-    context.pricer = Prices(CandidatePricer(context.space, context.predictor))
+    context.pricer = prices(context)
     context.decide(
         STAGE,
         "widen the band",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from autocompress.agent.context import Context
 from autocompress.agent.seeds import sensitivity_seeds, uniform_seeds
 from autocompress.agent.stages.baseline import FP32
+from autocompress.agent.stages.price import prices
 from autocompress.core.budget import Fidelity
 from autocompress.core.objective import METRICS
 from autocompress.core.space import Genome
@@ -26,7 +27,7 @@ LEAST = 3
 #: below the final fidelity.
 _SEEN = ("trial_accuracy", "val_accuracy")
 #: Metrics that cheap moves are rated by.
-_PRICED = ("latency_ms", "size_bytes", "macs", "energy_mj")
+_PRICED = ("latency_ms", "size_bytes", "packed_bytes", "macs", "energy_mj")
 #: Points on the way from 8 to 4 bits, counting the 8 bits that are a seed anyway.
 _LADDER = 5
 _ESTIMATED = {"latency_ms": "latency_estimate_ms", "size_bytes": "size_estimate_bytes"}
@@ -35,6 +36,8 @@ _ESTIMATED = {"latency_ms": "latency_estimate_ms", "size_bytes": "size_estimate_
 def run(context: Context) -> None:
     """Leaves the search's front in the context; finished trials are in ``study.db``."""
     request, plan = context.request, context.plan
+    if context.wants_packed:  # the weights may have been trained since they were last counted
+        context.pricer = prices(context)
     context.seeds = _seeds(context)
     _say_if_recipes_are_held(context)
     before = read_only_trials(context)

@@ -71,3 +71,10 @@ def test_foreign_operators_are_refused() -> None:
     writer.node("Thing", [], domain="elsewhere")
     with pytest.raises(RequestError, match="elsewhere"):
         writer.model([], [])
+
+
+def test_zeros_have_no_sign() -> None:
+    writer = OnnxWriter()
+    name = writer.constant(np.array([-0.0, 1.0, 0.0], np.float32))
+    (stored,) = (t for t in writer.constants if t.name == name)
+    assert stored.raw_data == np.array([0.0, 1.0, 0.0], np.float32).tobytes()
