@@ -10,12 +10,14 @@ from typing import Any
 
 from torch import nn
 
+from autocompress.agent.again import open_run, request_again
 from autocompress.agent.context import Context
 from autocompress.agent.decisions import DecisionLog
 from autocompress.agent.pipeline import run_search
 from autocompress.agent.planner import Plan
-from autocompress.agent.request import Request
+from autocompress.agent.request import ORIGIN, Request
 from autocompress.agent.result import SearchResult
+from autocompress.agent.retarget import run_retarget
 from autocompress.agent.run_folder import RunFolder
 from autocompress.agent.stages import inspect as inspect_stage
 from autocompress.compression.registry import make_techniques
@@ -30,7 +32,7 @@ from autocompress.core.objective import (
     parse_objectives,
 )
 from autocompress.core.space import SearchSpace
-from autocompress.errors import RequestError, StorageError
+from autocompress.errors import RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.task import Task
@@ -101,10 +103,9 @@ def search(
         seed=seed,
     )  # fmt: skip
     folder = Path(run_dir) if run_dir is not None else _new_folder(request.subject_name)
-    mode = progress if isinstance(progress, str) else ("auto" if progress else "none")
-    with make_display(mode) as display:
+    with make_display(progress) as display:
         run_search(request, folder, resume=resume, observers=(display, *callbacks))
-    return SearchResult(folder)
+    return SearchResult(folder, request)
 
 
 def plan(
@@ -161,44 +162,16 @@ def resume(
         StorageError: the folder is no run.
         RequestError: the run needs its model or data again.
     """
-    if not Path(run_dir).is_dir():
-        raise StorageError(f"there is no run folder {run_dir}; check the path")
-    folder = RunFolder(Path(run_dir))
-    stored = folder.settings()["request"]
-    subject: Any = model
-    if subject is None:
-        subject = _subject_again(stored, run_dir)
-    if data is None and ":" not in stored["data"] and stored["data"] != "digits":
-        raise RequestError(
-            f"the run's data were given as objects; call resume({str(run_dir)!r}, data=...)"
-        )
-    if task is None and stored["task"] != Task().name:
-        raise RequestError(
-            f"the run's task {stored['task']!r} has a loss and a metric of its own, which the run "
-            f"folder does not hold; call resume({str(run_dir)!r}, ..., task=...)"
-        )
-    return search(
-        subject,
-        data if data is not None else stored["data"],
-        device=folder.device if folder.has_device else stored["device"],
-        budget=Budget(
-            seconds=stored.get("budget_seconds"),
-            trials=stored.get("budget_trials"),
-            train_steps=stored.get("budget_train_steps"),
-        ),
-        objectives=stored["objectives"],
-        constraints=stored["constraints"],
-        techniques=stored.get("techniques"),
-        task=task,
-        strategy=stored["strategy"],
-        executor=stored["executor"],
-        workers=stored["workers"],
-        run_dir=run_dir,
-        resume="must",
-        seed=stored["seed"],
-        progress=progress,
-        callbacks=callbacks,
-    )
+    folder = open_run(run_dir)
+    request = request_again(folder, model, data=data, task=task)
+    with make_display(progress) as display:
+        observers: Sequence[Observer] = (display, *callbacks)
+        if ORIGIN in request.options:
+            source = open_run(request.options[ORIGIN])
+            run_retarget(request, source, folder.path, resume="must", observers=observers)
+        else:
+            run_search(request, folder.path, resume="must", observers=observers)
+    return SearchResult(folder.path, request)
 
 
 def sensitivity(
@@ -255,22 +228,11 @@ def sensitivity(
         )
     _check_task(task, ())
     make_techniques(techniques)
-    mode = progress if isinstance(progress, str) else ("auto" if progress else "none")
-    with make_display(mode) as display:
+    with make_display(progress) as display:
         return run_sensitivity(
             model, Data.of(data), device=device, techniques=techniques, task=task or Task(),
             budget=Budget.parse(budget), examples=examples, seed=seed, observer=display,
         )  # fmt: skip
-
-
-def _subject_again(stored: Mapping[str, Any], run_dir: str | Path) -> Any:
-    if stored["kind"] == "space":
-        return stored["model"]
-    raise RequestError(
-        f"the run searched a model of class {stored['model']}, which the run folder does not hold; "
-        f"give it again: autocompress.resume({str(run_dir)!r}, model), or repeat the search "
-        f"command with --run-dir {run_dir}"
-    )
 
 
 def _request(

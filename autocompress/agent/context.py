@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import fx
 from autocompress.agent.decisions import DecisionLog
 from autocompress.agent.planner import Plan
 from autocompress.agent.prices import Prices
-from autocompress.agent.request import Request
+from autocompress.agent.request import ORIGIN, Request
 from autocompress.agent.run_folder import RunFolder
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Event, EventKind, Observer
@@ -116,6 +117,12 @@ class Context:
     def from_scratch(self) -> bool:
         """Whether the weights are not trained yet, as those of a named space."""
         return not self.space.trained
+
+    @property
+    def origin(self) -> RunFolder | None:
+        """The run that this one starts from; None for a search."""
+        path = self.request.options.get(ORIGIN)
+        return None if path is None else RunFolder(Path(path))
 
     @property
     def wants_packed(self) -> bool:

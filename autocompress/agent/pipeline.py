@@ -20,8 +20,10 @@ from autocompress.agent.stages import (
     inspect,
     price,
     rank,
+    retarget,
     search,
     sensitise,
+    take_over,
     verify,
 )
 from autocompress.agent.wholeness import results_are_whole
@@ -39,6 +41,8 @@ from autocompress.search.lock import RunLock
 
 #: In order of execution.
 STAGES = (inspect, rank, baseline, price, sensitise, elasticise, search, finalise, verify)
+#: The same for a run that starts from another.
+RETARGET_STAGES = (take_over, inspect, rank, baseline, price, retarget, verify)
 #: Once the user asked to stop, only what makes use of finished work still runs.
 _AFTER_INTERRUPT = (verify,)
 
@@ -158,7 +162,7 @@ def _run_stages(context: Context) -> None:
 
 def _run_each(context: Context) -> None:
     with context.interrupts.watching():
-        for stage in STAGES:
+        for stage in STAGES if context.origin is None else RETARGET_STAGES:
             if context.stopping and (stage not in _AFTER_INTERRUPT or not context.finalists):
                 continue
             name = stage.STAGE

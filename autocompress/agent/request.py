@@ -21,6 +21,8 @@ from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
 from autocompress.hardware.profiles import list_profiles, load_profile
 
+#: Options of a run that starts from another: that run's folder, and how many models to verify.
+ORIGIN, MODELS = "retarget_of", "models"
 #: Examples of each split that go into the fingerprint.
 _SAMPLED = 64
 

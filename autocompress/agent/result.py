@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,6 +16,17 @@ from autocompress.errors import InfeasibleError, RequestError, StorageError
 from autocompress.report.html import write_report
 from autocompress.report.run_folder import RunView, read_run, rows_of
 from autocompress.search.store import read_trials
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autocompress.agent.request import Request
+    from autocompress.core.budget import Budget
+    from autocompress.core.events import Observer
+    from autocompress.core.objective import Objective
+    from autocompress.core.space import SearchSpace
+    from autocompress.evaluation.data import Data
+    from autocompress.evaluation.task import Task
 
 
 class Solution:
@@ -91,10 +103,12 @@ class SearchResult:
 
     Args:
         run_dir: a run folder.
+        request: what was asked for, where the caller has it; a run folder holds no model.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, request: Request | None = None) -> None:
         self.run_dir = run_dir
+        self._request = request
 
     @cached_property
     def view(self) -> RunView:
@@ -200,6 +214,66 @@ class SearchResult:
         ties = worse.index[worse == worse.min()]
         chosen = latency[ties].idxmin()
         return Solution(self.run_dir / "models" / str(frame.loc[chosen, "id"]))
+
+    def retarget(
+        self,
+        device: Any = None,
+        *,
+        constraints: Mapping[str, float] | None = None,
+        objectives: Sequence[Objective | str] | None = None,
+        budget: Budget | str | float | None = None,
+        models: int = 12,
+        run_dir: str | Path | None = None,
+        model: nn.Module | SearchSpace | None = None,
+        data: Data | str | None = None,
+        task: Task | None = None,
+        progress: bool | str = True,
+        callbacks: Sequence[Observer] = (),
+    ) -> SearchResult:
+        """A new front for another device, or other bounds, from the same weights and evaluations.
+
+        The run's trials are priced for the device; its finalised models and, with the shared
+        weights as they are, its other candidates are chosen from anew, exported and verified.
+        Nothing is trained, unless there is a budget for it.
+
+        Args:
+            device: a name, a path or a profile, as in :func:`autocompress.search`; None keeps the
+                run's device.
+            constraints: bounds; None keeps the run's.
+            objectives: two to four; None keeps the run's.
+            budget: time to train the candidates that are added in full.
+            models: to verify at the most.
+            run_dir: the new run's folder; by default beside this run's.
+            model: the run's model, where this result was opened from its folder.
+            data: the run's data, likewise, unless they were given by name.
+            task: the run's task, likewise, unless it was classification.
+            progress: as in :func:`autocompress.search`.
+            callbacks: as there.
+
+        Raises:
+            RequestError: the request is wrong, or needs the model or data again.
+            InfeasibleError: no candidate meets the constraints on this device.
+        """
+        from autocompress.agent.again import open_run, request_again
+        from autocompress.agent.retarget import new_folder, retargeted, run_retarget
+        from autocompress.core.budget import Budget
+        from autocompress.evaluation.data import Data
+        from autocompress.report.display import make_display
+
+        source = open_run(self.run_dir)
+        request = self._request
+        if request is None:
+            given = None if data is None else Data.of(data)
+            request = request_again(source, model, data=given, task=task, verb="retarget")
+        wanted = retargeted(
+            request, source, request.device if device is None else device,
+            constraints=constraints, objectives=objectives,
+            budget=None if budget is None else Budget.parse(budget), models=models,
+        )  # fmt: skip
+        folder = new_folder(source, wanted) if run_dir is None else Path(run_dir)
+        with make_display(progress) as display:
+            run_retarget(wanted, source, folder, observers=(display, *callbacks))
+        return SearchResult(folder, wanted)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the HTML report; by default into the run folder."""

@@ -15,6 +15,7 @@ from autocompress.cli import (
     plan,
     report,
     resume,
+    retarget,
     search,
     sensitivity,
     spaces,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(search.search)
 app.command()(plan.plan)
 app.command()(resume.resume)
+app.command()(retarget.retarget)
 app.command()(report.report)
 app.command()(sensitivity.sensitivity)
 app.command()(spaces.spaces)

@@ -98,7 +98,10 @@ def capabilities_for(context: Context) -> Capabilities:
     """What the device can exploit, given what was asked for."""
     from dataclasses import replace
 
-    device = context.profile.capabilities
+    profile = context.profile
+    if context.origin is not None:  # the candidates that are taken over are of that device's space
+        profile = load_profile(context.origin.device)
+    device = profile.capabilities
     asked = {name.partition(":")[0] for name in context.request.techniques or ()}
     packed = context.wants_packed or bool(asked & {"sparsity", "clustering"})
     return replace(

@@ -11,7 +11,17 @@ from autocompress import __version__, errors
 from tests.unit.cli.conftest import FakeApi, Outcome
 
 Run = Callable[..., Outcome]
-COMMANDS = ["search", "plan", "resume", "report", "spaces", "devices", "verify", "doctor"]
+COMMANDS = [
+    "search",
+    "plan",
+    "resume",
+    "retarget",
+    "report",
+    "spaces",
+    "devices",
+    "verify",
+    "doctor",
+]
 
 
 def test_help_names_every_command(run: Run) -> None:

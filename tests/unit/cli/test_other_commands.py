@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,6 +56,27 @@ def test_resume_of_a_space_takes_no_model(run: Run, api: FakeApi, run_folder: Pa
     outcome = run("resume", run_folder, "--model", "net.py:build")
     assert (outcome.code, api.calls) == (2, [])
     assert "leave --model and --weights out" in outcome.err
+
+
+def test_retarget(run: Run, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autocompress.agent.result import SearchResult
+
+    calls: list[dict[str, Any]] = []
+
+    def retarget(self: SearchResult, device: str, **options: Any) -> SearchResult:
+        calls.append({"run": self.run_dir, "device": device, **options})
+        return self
+
+    monkeypatch.setattr(SearchResult, "retarget", retarget)
+    outcome = run(
+        "retarget", run_folder, "--device", "raspberry_pi_4", "--constraint", "latency_ms=2",
+        "--models", "3",
+    )  # fmt: skip
+    assert outcome.code == 0
+    (call,) = calls
+    assert (call["run"], call["device"], call["models"]) == (run_folder, "raspberry_pi_4", 3)
+    assert (call["constraints"], call["budget"]) == ({"latency_ms": 2.0}, None)
+    assert run("retarget", run_folder).code == 2  # no device
 
 
 @pytest.mark.parametrize("command", ["resume", "report"])
