@@ -39,9 +39,8 @@ class Slice:
 
 _ALL = Slice(None)
 
-#: In-place changes of a weight in training that make no difference to what is fitted to it: those
-#: of some twenty optimiser steps.
-_UPDATES = 64
+#: Steps of a training for which what was fitted to a weight, such as a factorisation, serves.
+SERVES = 20
 
 
 class ElasticLayer(nn.Module):
@@ -51,6 +50,7 @@ class ElasticLayer(nn.Module):
         module: the full layer; its parameters become this layer's.
 
     Attributes:
+        age: steps of the training that goes on; None where none does.
         moments: second moments of what the full weight multiplies, shape ``(k, k)`` with
             ``k = weight[0].numel()``; None where the inputs were not observed.
     """
@@ -65,6 +65,7 @@ class ElasticLayer(nn.Module):
         self.into = _ALL
         self.kernel: int | None = None
         self.transforms: list[Transform] = []
+        self.age: int | None = None
 
     def reset(self) -> None:
         """Back to the full layer."""
@@ -120,12 +121,13 @@ class ElasticLayer(nn.Module):
     def _state(self) -> Hashable:
         """What decides the values of the sliced weight and of its inputs' moments.
 
-        While the weights are trained, a few updates count as none: what was fitted to them a moment
+        While the weights are trained, a few steps count as none: what was fitted to them a moment
         ago, such as the directions of a factorisation, still serves.
         """
         held = [self.weight] if self.moments is None else [self.weight, self.moments]
-        step = _UPDATES if self.training else 1
-        tensors = tuple((tensor.data_ptr(), tensor._version // step) for tensor in held)
+        aged = self.training and self.age is not None
+        age = (self.age or 0) // SERVES
+        tensors = tuple((t.data_ptr(), age if aged else t._version) for t in held)
         return (self._self, tensors, self.out.key, self.into.key, self.kernel)
 
     def parts(self) -> list[Part]:

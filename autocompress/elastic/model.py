@@ -93,6 +93,14 @@ class ElasticModel(nn.Module):
         self.selection = selection
         return self
 
+    def at_step(self, number: int | None) -> None:
+        """Say which step of a training goes on, so that what was fitted serves for a while.
+
+        None says that no training goes on.
+        """
+        for layer in self.layers.values():
+            layer.age = number
+
     def update_norms(self, on: bool) -> None:
         """Whether training moves the running statistics: on for the largest candidate only."""
         for norm in self._norms.values():

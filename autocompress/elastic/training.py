@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from autocompress.core.candidate import Candidate
+from autocompress.compression.low_rank.registry import FORMS
+from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.space import SearchSpace
+from autocompress.elastic.layers import SERVES
 from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.training_state import TrainingState
 from autocompress.errors import DataError, DivergedError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
+#: Steps from one checkpoint to the next: with a checkpoint begins the time that factors serve for,
+#: so that it makes no difference whether they were fitted before it.
+SAVED_EVERY = 5 * SERVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,14 @@ def train_elastic(
     deadline: Callable[[], bool] = lambda: False,
     settings: ElasticTraining | None = None,
     progress: Callable[[int, float], None] = lambda step, value: None,
+    checkpoint: Path | None = None,
 ) -> int:
     """Train ``elastic`` in place by the sandwich rule.
+
+    With a checkpoint it goes on where an earlier call with the same arguments was ended, however
+    that was: losses and weights are those of a training that was never interrupted, as long as
+    ``epochs`` gives the same batches for the same number. Random numbers of the forward pass
+    (dropout) are drawn anew for each step from its number and the seed.
 
     Args:
         elastic: the shared weights.
@@ -77,55 +90,91 @@ def train_elastic(
         deadline: asked before each step; True ends the training early.
         settings: learning rate and the like.
         progress: told the step and the largest candidate's loss.
+        checkpoint: file that the state is written to every :data:`SAVED_EVERY` steps.
 
     Returns:
-        The steps done.
+        The steps done, earlier calls' included.
 
     Raises:
         DivergedError: the loss is no longer finite.
         DataError: an epoch has no batches.
+        StorageError: the checkpoint is damaged or of another training, or cannot be written.
     """
     settings = settings or ElasticTraining()
-    rng = np.random.default_rng([seed, 0xE1A5])
     optimizer = torch.optim.AdamW(
         elastic.parameters(), lr=settings.learning_rate, weight_decay=1e-4
     )
+    state = TrainingState(elastic, optimizer, np.random.default_rng([seed, 0xE1A5]))
+    if checkpoint is not None and checkpoint.is_file():
+        state.load(checkpoint)
     largest, least = space.decode(space.original), smallest(space)
     before = elastic.candidate
     elastic.train()
-    done = 0
-    for epoch in itertools.count():
-        empty = True
-        for inputs, targets in epochs(epoch):
-            empty = False
-            if done >= steps or deadline():
-                elastic.eval()
-                elastic.configure(before)
-                return done
-            schedule = 0.5 * (1 + math.cos(math.pi * min(1.0, done / max(1, steps))))
+    try:
+        for inputs, targets in _batches(epochs, state):
+            if state.done >= steps or deadline():
+                break
+            schedule = 0.5 * (1 + math.cos(math.pi * min(1.0, state.done / max(1, steps))))
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * schedule
-            others = [
-                least,
-                *(space.decode(space.sample(rng)) for _ in range(settings.random_candidates)),
-            ]
+            drawn = (
+                space.decode(space.sample(state.rng)) for _ in range(settings.random_candidates)
+            )
+            others = [least, *(quick_to_fit(candidate) for candidate in drawn)]
+            elastic.at_step(state.done)
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16),
+            ):
+                torch.manual_seed((seed << 32) + state.done)
                 value = _sandwich(
                     elastic, inputs, targets, largest, others, loss, distillation, teacher
                 )
             if not math.isfinite(value):
                 raise DivergedError(
-                    f"the loss became {value} at step {done} of the elastic training; "
+                    f"the loss became {value} at step {state.done} of the elastic training; "
                     f"lower its learning rate ({settings.learning_rate}) or check the data"
                 )
             torch.nn.utils.clip_grad_norm_(elastic.parameters(), settings.clip)
             optimizer.step()
-            done += 1
-            progress(done, value)
-        if empty:
+            state.advance()
+            progress(state.done, value)
+            if checkpoint is not None and state.done % SAVED_EVERY == 0:
+                state.save(checkpoint)
+    finally:
+        elastic.at_step(None)
+        elastic.eval()
+        elastic.configure(before)
+    return state.done
+
+
+_WHOLE = LayerPolicy()
+
+
+def quick_to_fit(candidate: Candidate) -> Candidate:
+    """The candidate with layers whole whose factors take many sweeps to fit.
+
+    A step would take half as long again, and what is near a layer's factors is near the layer.
+    """
+    slow = {
+        name: replace(policy, rank=None, input_rank=None, factorization=_WHOLE.factorization)
+        for name, policy in candidate.layers.items()
+        if policy.rank is not None and FORMS[policy.factorization].iterative
+    }
+    return replace(candidate, layers={**candidate.layers, **slow}) if slow else candidate
+
+
+def _batches(epochs: Callable[[int], Iterable[Batch]], state: TrainingState) -> Iterator[Batch]:
+    """Batches from where the state is on; it is told of each that begins an epoch."""
+    while True:
+        empty = True
+        for batch in itertools.islice(epochs(state.epoch), state.batch, None):
+            empty = False
+            yield batch
+        if empty and state.batch == 0:
             raise DataError("the training data yields no batch of two or more examples")
-    raise AssertionError("itertools.count ended")
+        state.next_epoch()
 
 
 def _sandwich(

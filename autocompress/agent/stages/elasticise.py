@@ -17,6 +17,8 @@ from autocompress.evaluation.evaluator import save_tensors
 
 STAGE = "elasticise"
 ELASTIC = "elastic.safetensors"
+#: The same training, and how it goes on, while it is not done.
+PARTIAL = "elastic-training.safetensors"
 
 
 def run(context: Context) -> None:
@@ -58,11 +60,12 @@ def run(context: Context) -> None:
             learning_rate=FROM_SCRATCH_RATE, bfloat16=context.plan.effort.bfloat16
         ),
         progress=lambda step, value: report(step, context.plan.elastic_steps),
+        checkpoint=context.folder.checkpoints / PARTIAL,
     )
-    context.elastic.eval()
     if context.stopping:
         return
     save_tensors(context.elastic.weights.state_dict(), path)
+    (context.folder.checkpoints / PARTIAL).unlink(missing_ok=True)
     observe(context)
     context.decide(
         STAGE,

@@ -25,10 +25,12 @@ class Factorization(ABC):
     Attributes:
         name: one of :data:`autocompress.core.candidate.FACTORIZATIONS`.
         reference: the paper it comes from.
+        iterative: whether fitting takes many sweeps over the weight.
     """
 
     name: ClassVar[str]
     reference: ClassVar[str]
+    iterative: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, part: Part, shapes: Sequence[LayerShape]) -> Split:

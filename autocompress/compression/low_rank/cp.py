@@ -28,6 +28,7 @@ class Cp(Factorization):
 
     name = "cp"
     reference = "Astrid & Lee 2017, arXiv:1701.07148"
+    iterative = True
 
     def fit(self, part: Part, shapes: Sequence[LayerShape]) -> Split:
         """Fixes the first two layers and fits the last to the weight by least squares."""

@@ -1,0 +1,114 @@
+"""Where an elastic training stands: all that decides how it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from autocompress.core.files import replacing
+from autocompress.elastic.model import ElasticModel
+from autocompress.errors import StorageError
+
+#: Tensors that AdamW keeps for each parameter.
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_FORMAT = 1
+
+
+class TrainingState:
+    """Weights, optimiser, random numbers, and the place in the data.
+
+    Args:
+        elastic: the weights; changed by :meth:`load`.
+        optimizer: AdamW over its parameters; likewise.
+        rng: draws the candidates; likewise.
+
+    Attributes:
+        done: optimiser steps.
+        epoch: number of the epoch.
+        batch: batches of it that are behind.
+    """
+
+    def __init__(
+        self, elastic: ElasticModel, optimizer: torch.optim.AdamW, rng: np.random.Generator
+    ) -> None:
+        self.elastic, self.optimizer, self.rng = elastic, optimizer, rng
+        self.done = self.epoch = self.batch = 0
+
+    def advance(self) -> None:
+        """A step is done, with one batch."""
+        self.done += 1
+        self.batch += 1
+
+    def next_epoch(self) -> None:
+        """The epoch's batches are behind."""
+        self.epoch += 1
+        self.batch = 0
+
+    def save(self, path: Path) -> None:
+        """Write all of it so that the file is complete or absent.
+
+        Raises:
+            StorageError: the folder is full or not writable.
+        """
+        tensors = {f"weights.{name}": tensor for name, tensor in self.elastic.state_dict().items()}
+        for i, parameter in enumerate(self._parameters()):
+            moments = self.optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{i}.{name}": moments[name] for name in moments}
+        about = {
+            "format": _FORMAT, "done": self.done, "epoch": self.epoch, "batch": self.batch,
+            "rng": self.rng.bit_generator.state,
+        }  # fmt: skip
+        held = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
+        with replacing(path) as temporary:
+            try:
+                save_file(held, temporary, {"state": json.dumps(about)})
+            except SafetensorError as error:
+                raise StorageError(f"cannot write {path}: {error}") from error
+
+    def load(self, path: Path) -> None:
+        """Take over what :meth:`save` wrote.
+
+        Raises:
+            StorageError: the file is damaged, or of another training.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {})["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about["format"] != _FORMAT:
+                raise ValueError(f"format {about['format']}")
+            self._take(tensors, about)
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise StorageError(
+                f"the checkpoint {path} is damaged or of another training "
+                f"({str(error).strip().splitlines()[0]}); delete it and resume: the training "
+                "begins again"
+            ) from error
+
+    def _take(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+        weights = {
+            name.removeprefix("weights."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("weights.")
+        }
+        self.elastic.load_state_dict(weights)
+        for i, parameter in enumerate(self._parameters()):
+            if f"optimizer.{i}.step" in tensors:
+                moments = {name: tensors[f"optimizer.{i}.{name}"] for name in _MOMENTS}
+                if moments["exp_avg"].shape != parameter.shape:
+                    raise ValueError(f"parameter {i} has another shape")
+                self.optimizer.state[parameter] = moments
+        self.rng.bit_generator.state = about["rng"]
+        self.done, self.epoch, self.batch = (
+            int(about[name]) for name in ("done", "epoch", "batch")
+        )
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
