@@ -77,7 +77,12 @@ class CandidatePricer:
         sizes = np.asarray(space.sizes, dtype=np.int64)
         self._memory = predictor.profile.memory or USUAL
         self._energy = predictor.profile.energy
-        self._slots = Slots(sizes, self._operations, self._rng)
+        counted = predictor.credit.counted
+
+        def operations_as_priced(genome: Genome) -> list[Op]:
+            return [counted(op) for op in self._operations(genome)]
+
+        self._slots = Slots(sizes, operations_as_priced, self._rng)
         self._states = Numbers(_ABSENT)
         self._state_prices = np.zeros((0, _LARGEST + 1))
         self._forget()
@@ -151,7 +156,7 @@ class CandidatePricer:
         for genome in genomes:
             for kernel in self.predictor.kernels(self._operations(genome)):
                 counts[kernel.key] = counts.get(kernel.key, 0) + 1
-                found[kernel.key] = kernel
+                found[kernel.key] = kernel.dense
         return [found[key] for key in sorted(found, key=lambda k: (-counts[k], k))]
 
     def refresh(self) -> None:

@@ -22,7 +22,7 @@ PAIR_BYTES = 101
 FLOAT_LAYER_BYTES, INTEGER_LAYER_BYTES = 98, 203
 BIAS_BYTES = 52
 CAST_BYTES = 20
-#: For each layer of fewer than 8 activation bits: 33 a Clip, of which sums and pools have some, too.
+#: For each layer of fewer than 8 activation bits: 33 a Clip, and sums and pools have some, too.
 CLIP_BYTES = 45
 #: Of an integer linear layer over sequences: into rows and back, quantised twice.
 ROWS_BYTES = 230

@@ -23,7 +23,7 @@ Operations: TypeAlias = Callable[[Genome], Sequence[Op]]
 
 _DIMENSIONS = 5
 #: Fields of an operation besides its shapes.
-_PLAIN_FIELDS = 7
+_PLAIN_FIELDS = 9
 
 
 class Numbers:
@@ -95,13 +95,15 @@ def _split(op: Op | None) -> tuple[object, ...]:
         op.weight_bits,
         op.activation_bits,
         op.codebook,
+        op.sparsity,
+        op.pattern,
         *shape,
         *weight,
     )
 
 
 def _join(name: str, fields: Sequence[Any]) -> Op | None:
-    kind, inputs, layer, attributes, weight_bits, activation_bits, codebook = fields[:_PLAIN_FIELDS]
+    kind, inputs, layer, attributes, *coded = fields[:_PLAIN_FIELDS]
     if kind is None:
         return None
     sizes = fields[_PLAIN_FIELDS:]
@@ -114,9 +116,11 @@ def _join(name: str, fields: Sequence[Any]) -> Op | None:
         layer=layer,
         attributes=attributes,
         weight_shape=tuple(n for n in weight if n is not None),
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        codebook=codebook,
+        weight_bits=coded[0],
+        activation_bits=coded[1],
+        codebook=coded[2],
+        sparsity=coded[3],
+        pattern=coded[4],
     )
 
 
@@ -128,7 +132,7 @@ class Slot:
         name: the operation's name.
         place: its place in the execution order.
         fields: what decides its fields.
-        ops: its forms; number 0 is "absent". Sparsity, which has no price here, is left out.
+        ops: its forms; number 0 is "absent".
         kernel_forms: for each form, the number of what decides its kernels (not its exact bits).
         coarse: for each form, the number of its class without sizes.
     """
@@ -147,7 +151,6 @@ class Slot:
 
     def number(self, op: Op | None) -> int:
         """The number of a form."""
-        op = None if op is None else replace(op, sparsity=0.0)
         if op not in self._numbers:
             self._numbers[op] = len(self.ops)
             self.ops.append(op)
