@@ -28,7 +28,7 @@ RANK = "rank:"
 #: On a ResNet-20's 3x3 layers the others mostly need more multiplications for the same error. Every
 #: form can be asked for by name, and in a policy.
 WITH_KERNEL, WITHOUT = ("spatial", "cp"), ("whitened",)
-_BY_NAME = "offered for such layers where it is asked for by name: techniques=['low_rank:{}']"
+_BY_NAME = "offered where it is asked for by name: techniques=['low_rank:{}']"
 _NO_RANK = "no rank in steps of {} needs {} of its multiplications or fewer"
 
 
