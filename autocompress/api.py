@@ -184,6 +184,7 @@ def sensitivity(
     budget: Budget | str | float = "2m",
     examples: int = 256,
     seed: int = 0,
+    pairs: int | Sequence[str] | None = None,
     progress: bool | str = True,
 ) -> Sensitivity:
     """The loss of every layer under every setting alone, without training.
@@ -208,6 +209,9 @@ def sensitivity(
         examples: validation examples that losses are measured on, spread over the classes, and
             training examples that batch norm statistics are re-estimated from.
         seed: decides which examples, and the random directions in which the Hessian is looked at.
+        pairs: also measure settings two at a time, into ``interactions``: a number for so many of
+            the most harmful and the most promising pairs, or names of layers for all pairs of
+            their settings. They count against the budget's time.
         progress: True shows progress; or "live", "plain", "json", "none".
 
     Returns:
@@ -232,6 +236,7 @@ def sensitivity(
         return run_sensitivity(
             model, Data.of(data), device=device, techniques=techniques, task=task or Task(),
             budget=Budget.parse(budget), examples=examples, seed=seed, observer=display,
+            pairs=pairs,
         )  # fmt: skip
 
 

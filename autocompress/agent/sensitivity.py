@@ -24,6 +24,7 @@ from autocompress.errors import RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
 from autocompress.evaluation.sensitivity.analysis import Limits, Price, analyse
+from autocompress.evaluation.sensitivity.pairs import PairRequest
 from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.task import Task
 from autocompress.graph.precision import quantized_tensors
@@ -49,6 +50,7 @@ def run_sensitivity(
     examples: int,
     seed: int,
     observer: Observer,
+    pairs: int | Sequence[str] | None = None,
 ) -> Sensitivity:
     """See :func:`autocompress.api.sensitivity`, which checks and describes the arguments.
 
@@ -57,6 +59,7 @@ def run_sensitivity(
     """
     began = time.monotonic()
     _check(budget, examples, seed)
+    together = PairRequest.parse(pairs)
     profile = None if device is None else load_profile(device)
     capabilities = Capabilities() if profile is None else profile.capabilities
     space = ElasticSpace.from_model(
@@ -81,7 +84,7 @@ def run_sensitivity(
     found = analyse(
         evaluator, space, data.val.subset(examples, seed=seed),
         limits=Limits(deadline=deadline, settings=budget.trials), seed=seed,
-        price=_price(space, profile), progress=progress,
+        price=_price(space, profile), progress=progress, pairs=together,
     )  # fmt: skip
     seconds = time.monotonic() - began
     observer(Event(STAGE, "stage_finished", repr(found), {"seconds": seconds}))

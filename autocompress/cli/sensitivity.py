@@ -48,6 +48,17 @@ def sensitivity(
         int, typer.Option("--examples", min=2, help="Examples that losses are measured on.")
     ] = 256,
     techniques: options.Techniques = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            "--pairs",
+            metavar="N|LAYER,...",
+            help="Also measure settings two at a time: so many pairs, or all of these layers.",
+        ),
+    ] = None,
+    pairs_csv: Annotated[
+        Path | None, typer.Option("--pairs-csv", metavar="FILE", help="Write the pairs.")
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Decides which examples are taken.")
     ] = 0,
@@ -78,16 +89,28 @@ def sensitivity(
         budget=limit,
         examples=examples,
         seed=seed,
+        pairs=_pairs(pairs),
         progress="none" if as_json or quiet else "auto",
     )
-    if csv is not None:
-        write_atomically(csv, found.table.to_csv(index=False))
+    written = {csv: found.table, pairs_csv: found.interactions}
+    for path, table in written.items():
+        if path is not None:
+            write_atomically(path, table.to_csv(index=False))
     if as_json:
         print(json.dumps(finite(found.to_json()), allow_nan=False))
         return
     print(printable(_text(found)))
-    if csv is not None:
-        print(printable(f"\nwrote {csv}"))
+    for path in written:
+        if path is not None:
+            print(printable(f"\nwrote {path}"))
+
+
+def _pairs(text: str | None) -> int | list[str] | None:
+    from autocompress.cli.options import listed
+
+    if text is None:
+        return None
+    return int(text) if text.strip().isdecimal() else list(listed(text))
 
 
 def _text(found: Sensitivity) -> str:
@@ -100,9 +123,32 @@ def _text(found: Sensitivity) -> str:
     right = frozenset(heads[2:])
     kept = heads if "latency_ms_saved" in found.table else heads[:-1]
     parts.append(aligned([kept, *(_row(row)[: len(kept)] for row in worst)], right=right))
+    if found.interactions["measured"].any():
+        parts += ["", "pairs, the strongest interactions first:", "", _pairs_text(found)]
     if len(found.skipped):
         parts += ["", "cannot take a setting:", "", aligned([*_refused(found)])]
     return "\n".join(parts)
+
+
+def _pairs_text(found: Sensitivity) -> str:
+    from autocompress.report.tables import aligned
+
+    known = found.interactions[found.interactions["measured"].astype(bool)]
+    order = known["interaction"].abs().sort_values(ascending=False).index[:_SHOWN]
+    heads = ("first", "setting", "second", "setting", "both alone", "together", "interaction")
+    rows = [
+        (
+            str(row["first_layer"]),
+            str(row["first_setting"]),
+            str(row["second_layer"]),
+            str(row["second_setting"]),
+            f"{row['first_loss_change'] + row['second_loss_change']:+.4f}",
+            f"{row['joint_loss_change']:+.4f}",
+            f"{row['interaction']:+.4f}",
+        )
+        for row in known.loc[order].to_dict("records")
+    ]
+    return aligned([heads, *rows], right=frozenset(heads[4:]))
 
 
 def _row(row: dict[Any, Any]) -> tuple[str, ...]:

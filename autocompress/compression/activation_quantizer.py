@@ -1,4 +1,4 @@
-"""Activations as the runtime stores them: uint8, one scale per tensor, ranges from calibration."""
+"""Activations as the runtime stores them: integers from 0, one scale and zero point per tensor."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from torch import nn
 
 from autocompress.compression.rounding import fake_quantize
 
-#: Codes of an 8-bit activation.
-ACTIVATION_LOW, ACTIVATION_HIGH = 0, 255
-
 
 class ActivationQuantizer(nn.Module):
-    """Fake quantisation of an activation tensor to uint8, asymmetric, one scale per tensor.
+    """Fake quantisation of an activation tensor, asymmetric, one scale per tensor.
+
+    Args:
+        bits: of a code, at most 8.
 
     Attributes:
+        bits: as given.
+        last: the largest code; the smallest is 0.
         scale: buffer, 0-dimensional: the step.
-        zero_point: buffer, 0-dimensional: the code of 0, a whole number in 0..255.
+        zero_point: buffer, 0-dimensional: the code of 0, a whole number in 0..last.
     """
 
     scale: torch.Tensor
     zero_point: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int = 8) -> None:
         super().__init__()
+        self.bits = bits
+        self.last = 2**bits - 1
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros(()))
 
@@ -36,9 +40,9 @@ class ActivationQuantizer(nn.Module):
         low, high = min(low, 0.0), max(high, 0.0)
         if high - low < 1e-12:
             high = low + 1.0
-        step = (high - low) / ACTIVATION_HIGH * (1.0 - 1e-6)
+        step = (high - low) / self.last * (1.0 - 1e-6)
         scale = torch.tensor(step, dtype=torch.float32)
-        zero = torch.round(torch.tensor(-low) / scale).clamp(ACTIVATION_LOW, ACTIVATION_HIGH)
+        zero = torch.round(torch.tensor(-low) / scale).clamp(0, self.last)
         self.scale.copy_(scale)
         self.zero_point.copy_(zero)
 
@@ -46,13 +50,13 @@ class ActivationQuantizer(nn.Module):
     def range(self) -> tuple[float, float]:
         """The smallest and the largest representable value."""
         scale, zero = float(self.scale), float(self.zero_point)
-        return (ACTIVATION_LOW - zero) * scale, (ACTIVATION_HIGH - zero) * scale
+        return -zero * scale, (self.last - zero) * scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` rounded to representable values; same shape."""
-        return fake_quantize(x, self.scale, self.zero_point, ACTIVATION_LOW, ACTIVATION_HIGH)
+        return fake_quantize(x, self.scale, self.zero_point, 0, self.last)
 
     def extra_repr(self) -> str:
-        """The range, for printing."""
+        """The range and the bits, for printing."""
         low, high = self.range
-        return f"{low:.4g}..{high:.4g}"
+        return f"{low:.4g}..{high:.4g}, bits={self.bits}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import gcd
 from typing import Any, TypeAlias
 
@@ -41,6 +41,7 @@ def observe(
     batches: Iterable[InputBatch],
     *,
     method: str = "percentile",
+    bits: Mapping[str, int] | None = None,
 ) -> dict[str, Range]:
     """Ranges of the named nodes' tensors over the batches.
 
@@ -50,6 +51,7 @@ def observe(
         batches: of inputs.
         method: "percentile", "minmax", "mse" or "entropy"; see
             :mod:`autocompress.compression.ranges`.
+        bits: of the codes that are to cover the ranges, by node; 8 where it says nothing.
 
     Raises:
         RequestError: an unknown method.
@@ -66,7 +68,7 @@ def observe(
             seen[node.name].add(value)
 
     run_over(module, held, see)
-    return {name: found.range(chosen) for name, found in seen.items()}
+    return {name: found.range(chosen, (bits or {}).get(name, 8)) for name, found in seen.items()}
 
 
 def run_over(module: fx.GraphModule, batches: Iterable[InputBatch], see: See) -> None:
@@ -112,10 +114,10 @@ class TensorRange:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.sample.append(spread(value.detach().flatten(), self.limit, value[0].numel()).clone())
 
-    def range(self, method: RangeMethod) -> Range:
-        """The range of all values given."""
+    def range(self, method: RangeMethod, bits: int = 8) -> Range:
+        """The range of all values given, for codes of so many bits."""
         values = torch.cat(self.sample).double().sort().values
-        return method.choose(values, self.low, self.high)
+        return method.choose(values, self.low, self.high, bits=bits)
 
 
 def spread(values: torch.Tensor, most: int, period: int, axis: int = 0) -> torch.Tensor:

@@ -35,7 +35,7 @@ class Form:
     @property
     def is_integer(self) -> bool:
         """Whether the layer computes in integers."""
-        return self.activation_bits == 8
+        return self.activation_bits <= 8
 
     @property
     def file_bits(self) -> int:
@@ -47,11 +47,12 @@ def _integers(bits: int, activation_bits: int) -> Form:
     """Weights of so many bits in the container that holds them."""
     held = CONTAINER_BITS[bits]
     opset = 25 if held == 2 else 21
-    if activation_bits != 8:
+    if activation_bits > 8:
         stored = f"int{held} weights -> Cast -> Mul(scale)"
         return Form(bits, activation_bits, stored, "float32", opset)
     cast = "" if held == 8 else "Cast(int8) -> "
-    stored = f"int{held} weights -> {cast}DequantizeLinear, uint8 QDQ"
+    clip = "" if activation_bits == 8 else f" with Clip to {2**activation_bits - 1}"
+    stored = f"int{held} weights -> {cast}DequantizeLinear, uint8 QDQ{clip}"
     return Form(bits, activation_bits, stored, "int8", opset)
 
 
@@ -60,7 +61,7 @@ FORMS: dict[tuple[int, int], Form] = {
     for form in (
         Form(32, 32, "float32 weights", "float32"),
         Form(16, 32, "float16 weights -> Cast", "float32"),
-        *(_integers(bits, activations) for activations in (32, 8) for bits in LEVELS),
+        *(_integers(bits, activations) for activations in (32, 8, 6, 4) for bits in LEVELS),
     )
 }
 
@@ -75,12 +76,12 @@ def form_of(weight_bits: int, activation_bits: int, layer: str = "") -> Form:
     if form is not None:
         return form
     where = f"layer {layer!r}: " if layer else ""
-    if activation_bits not in (8, 32):
-        advice = "activations are 8 bits (with weights of 8 or fewer) or 32 (floats)"
-    elif activation_bits == 8 and weight_bits > 8:
+    if activation_bits not in (4, 6, 8, 32):
+        advice = "activations are 4, 6 or 8 bits (with weights of 8 or fewer) or 32 (floats)"
+    elif activation_bits <= 8 and weight_bits > 8:
         advice = (
-            "8-bit activations need weights of 8 bits or fewer; use weight_bits=8, or "
-            f"activation_bits=32 to keep {weight_bits}-bit weights"
+            f"{activation_bits}-bit activations need weights of 8 bits or fewer; use "
+            f"weight_bits=8, or activation_bits=32 to keep {weight_bits}-bit weights"
         )
     else:
         bits = sorted(w for w, a in FORMS if a == activation_bits)

@@ -1,7 +1,8 @@
 """A graph that computes in torch as its deployed, quantised form does in the runtime.
 
 The same rule decides what is simulated here, what :mod:`autocompress.export` writes and what is
-priced: the *tensors* named by :func:`autocompress.graph.precision.quantized_tensors` are uint8.
+priced: the *tensors* named by :func:`autocompress.graph.precision.quantized_tensors` are integers,
+of as many bits as :func:`autocompress.graph.precision.tensor_bits` says.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from autocompress.compression.stored.registry import weight_form
 from autocompress.compression.stored_layers import SimulatedConv2d, SimulatedLinear, StoredLayer
 from autocompress.errors import RequestError
 from autocompress.graph.modules import put_module
-from autocompress.graph.ops import PASS_THROUGH, Op
-from autocompress.graph.precision import quantized_tensors
+from autocompress.graph.ops import Op
+from autocompress.graph.precision import scale_roots, tensor_bits
 
 #: Where a simulated graph keeps its activation quantisers: ``<QUANTIZERS>.<node>``.
 QUANTIZERS = "activation_quantizers"
@@ -55,7 +56,8 @@ def simulate_quantization(
     sources = quantizer_places(ops)
     if not sources:
         return result
-    ranges = observe(result, sources, calibration_batches, method=calibration)
+    bits = tensor_bits(ops)
+    ranges = observe(result, sources, calibration_batches, method=calibration, bits=bits)
     return add_quantizers(result, ops, ranges)
 
 
@@ -74,10 +76,10 @@ def add_quantizers(
         ops: the candidate's operations.
         ranges: of the tensors of :func:`quantizer_places`.
     """
-    roots = scale_roots(ops)
+    roots, bits = scale_roots(ops), tensor_bits(ops)
     sources = sorted(set(roots.values()))
     nodes = {node.name: node for node in result.graph.nodes}
-    quantizers = {name: _insert(result, nodes[name], ranges[name]) for name in sources}
+    quantizers = {name: _insert(result, nodes[name], ranges[name], bits[name]) for name in sources}
     for op in ops:
         if op.is_integer_layer:
             scale = f"{quantizers[roots[op.inputs[0]]]}.scale"
@@ -123,33 +125,17 @@ def recalibrate(
 
     Use it after training: weights have moved, and with them the activations.
     """
-    found = {
-        node.args[0].name: simulated.get_submodule(str(node.target))
-        for node in simulated.graph.nodes
-        if node.op == "call_module"
-        and str(node.target).startswith(QUANTIZERS)
-        and isinstance(node.args[0], fx.Node)
-    }
+    found: dict[str, ActivationQuantizer] = {}
+    for node in simulated.graph.nodes:
+        if node.op == "call_module" and str(node.target).startswith(QUANTIZERS):
+            quantizer, source = simulated.get_submodule(str(node.target)), node.args[0]
+            if isinstance(quantizer, ActivationQuantizer) and isinstance(source, fx.Node):
+                found[source.name] = quantizer
     if not found:
         return
-    for name, seen in observe(simulated, found, batches, method=calibration).items():
-        quantizer = found[name]
-        if isinstance(quantizer, ActivationQuantizer):
-            quantizer.set_range(seen.low, seen.high)
-
-
-def scale_roots(ops: Sequence[Op]) -> dict[str, str]:
-    """For each quantised tensor, the tensor whose quantiser gives its scale (often itself)."""
-    quantized = quantized_tensors(ops)
-    by_name = {op.name: op for op in ops}
-
-    def root(name: str) -> str:
-        op = by_name[name]
-        if op.kind in PASS_THROUGH and op.inputs[0] in quantized:
-            return root(op.inputs[0])
-        return name
-
-    return {name: root(name) for name in quantized}
+    bits = {name: quantizer.bits for name, quantizer in found.items()}
+    for name, seen in observe(simulated, found, batches, method=calibration, bits=bits).items():
+        found[name].set_range(seen.low, seen.high)
 
 
 def _simulate_layer(root: fx.GraphModule, name: str, op: Op) -> None:
@@ -176,9 +162,9 @@ def _simulate_layer(root: fx.GraphModule, name: str, op: Op) -> None:
     put_module(root, name, made)
 
 
-def _insert(root: fx.GraphModule, node: fx.Node, seen: Range) -> str:
+def _insert(root: fx.GraphModule, node: fx.Node, seen: Range, bits: int) -> str:
     """Put a quantiser behind ``node``; its module name."""
-    quantizer = ActivationQuantizer()
+    quantizer = ActivationQuantizer(bits)
     quantizer.set_range(seen.low, seen.high)
     name = f"{QUANTIZERS}.{node.name}"
     root.add_submodule(name, quantizer)

@@ -10,12 +10,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from autocompress.compression.activation_quantizer import (
-    ACTIVATION_HIGH,
-    ACTIVATION_LOW,
-    ActivationQuantizer,
-)
-from autocompress.compression.simulation import scale_roots
+from autocompress.compression.activation_quantizer import ActivationQuantizer
 from autocompress.compression.stored_layers import StoredLayer
 from autocompress.errors import RequestError
 from autocompress.export.call import Call
@@ -25,7 +20,7 @@ from autocompress.export.operators import emit_norm, emitter, is_global_mean
 from autocompress.export.shape_operators import DIVIDING, piece, piece_sizes
 from autocompress.export.writer import OnnxWriter
 from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op
-from autocompress.graph.precision import fused_tails, quantized_tensors
+from autocompress.graph.precision import fused_tails, quantized_tensors, scale_roots
 
 Values = Mapping[str, str]
 
@@ -33,8 +28,10 @@ Values = Mapping[str, str]
 class Lowering:
     """Writes a graph's nodes with one writer.
 
-    Integer tensors are written as QuantizeLinear + DequantizeLinear; every reader of a quantised
-    tensor reads the de-quantised value, and the runtime fuses what lies between.
+    Integer tensors are written as QuantizeLinear + DequantizeLinear, those of fewer than 8 bits
+    with a Clip of the uint8 codes in between, which leaves the layers around it integer ones. Every
+    reader of a quantised tensor reads the de-quantised value, and the runtime fuses what lies
+    between.
 
     Args:
         module: a float or simulated graph.
@@ -114,13 +111,16 @@ class Lowering:
             raise RequestError(f"node {node.name!r} ({node.target}) has no ONNX form")
         op = self.ops.get(node.name)
         if op is not None and op.kind in PASS_THROUGH and node.name in self.roots:
-            return self.quantize(made, self._quantizer(node.name))
+            return self.quantize(made, self._quantizer(node.name), again=True)
         return made
 
-    def quantize(self, value: str, quantizer: ActivationQuantizer) -> str:
-        """``value`` as uint8 and back."""
+    def quantize(self, value: str, quantizer: ActivationQuantizer, *, again: bool = False) -> str:
+        """``value`` as uint8 and back; ``again`` when its values are codes of that scale."""
         operands = [*self._scale(quantizer)]
         stored = self.writer.node("QuantizeLinear", [value, *operands])
+        if quantizer.bits < 8 and not again:
+            last = self.writer.constant(np.uint8(quantizer.last))
+            stored = self.writer.node("Clip", [stored, "", last])
         return self.writer.node("DequantizeLinear", [stored, *operands])
 
     # -- tensors ----------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Lowering:
         quantizer = self._quantizer(op.inputs[0]) if op is not None and integer else None
         columns = module.in_features if isinstance(module, nn.Linear) and inputs.rank != 2 else 0
         if columns and quantizer is not None:
-            value = self.quantize(self._reshape(value, (-1, columns)), quantizer)
+            value = self.quantize(self._reshape(value, (-1, columns)), quantizer, again=True)
         made = self.layers.write(
             LayerCall(
                 name=op.layer if op is not None and op.layer else str(node.target),
@@ -252,7 +252,7 @@ class Lowering:
             low, high = (float(op.attribute(k, d)) for k, d in (("low", -1.0), ("high", 1.0)))  # type: ignore[arg-type]
         bounds = torch.tensor([low, high]) / quantizer.scale
         first, last = torch.round(bounds) + quantizer.zero_point
-        return bool(first <= ACTIVATION_LOW) and bool(last >= ACTIVATION_HIGH)
+        return bool(first <= 0) and bool(last >= quantizer.last)
 
     def _is_integer_mean(self, node: fx.Node) -> bool:
         if str(node.target) != "aten.mean.dim" or self._user_quantizer(node) is None:

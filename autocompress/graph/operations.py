@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.core.candidate import UNSTRUCTURED, Candidate, LayerPolicy
 from autocompress.graph.factors import LayerShape, factors
 from autocompress.graph.layers import kernel_padding, pair
 from autocompress.graph.model_graph import ModelGraph
@@ -293,6 +293,7 @@ def _coded(policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, A
         "weight_bits": policy.weight_bits,
         "activation_bits": policy.activation_bits,
         "sparsity": policy.sparsity_of(weight),
+        "pattern": policy.pattern if policy.sparsity_of(weight) else UNSTRUCTURED,
         "codebook": policy.codebook or 0,
     }
 

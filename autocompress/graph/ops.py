@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
+from autocompress.core.candidate import UNSTRUCTURED
+
 Attribute: TypeAlias = int | float | str | tuple[int, ...]
 
 #: Kinds that carry weights.
@@ -39,6 +41,7 @@ class Op:
         sparsity: share of zero weights.
         codebook: values that the weights share; 0 when they share none. ``weight_bits`` then only
             says whether the layer computes in integers.
+        pattern: how its zeros lie; "unstructured" where it has none.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Op:
     activation_bits: int = 32
     sparsity: float = 0.0
     codebook: int = 0
+    pattern: str = UNSTRUCTURED
 
     def attribute(self, name: str, default: Attribute = 0) -> Attribute:
         """The attribute ``name``, or ``default``."""

@@ -1,4 +1,4 @@
-"""Which activation tensors of a candidate are stored as 8-bit integers.
+"""Which activation tensors of a candidate are stored as integers, and of how many bits.
 
 One rule serves simulation, export and pricing, so that what is trained is what is exported and
 what is exported is what was priced. Quantisation is a property of a *tensor*: every consumer of a
@@ -39,7 +39,7 @@ def fused_tails(ops: Sequence[Op]) -> dict[str, str]:
 
 
 def quantized_tensors(ops: Sequence[Op]) -> frozenset[str]:
-    """Names of the operations whose output tensor is stored as uint8.
+    """Names of the operations whose output tensor is stored as integers (in the file as uint8).
 
     The inputs of every integer layer and its output after the fused tail; a pass-through
     operation when its input is; an addition, concatenation or average pool (after its tail) when
@@ -77,3 +77,41 @@ def quantized_tensors(ops: Sequence[Op]) -> frozenset[str]:
                 quantized.add(result)
                 changed = True
     return frozenset(quantized)
+
+
+def scale_roots(ops: Sequence[Op]) -> dict[str, str]:
+    """For each quantised tensor, the tensor whose quantiser gives its scale (often itself)."""
+    quantized = quantized_tensors(ops)
+    by_name = {op.name: op for op in ops}
+
+    def root(name: str) -> str:
+        op = by_name[name]
+        if op.kind in PASS_THROUGH and op.inputs[0] in quantized:
+            return root(op.inputs[0])
+        return name
+
+    return {name: root(name) for name in quantized}
+
+
+def tensor_bits(ops: Sequence[Op]) -> dict[str, int]:
+    """Bits of each quantised tensor: 8, 6 or 4.
+
+    The fewest that any integer layer asks for that writes the tensor or reads it (also behind
+    operations that only move its values): no layer meets a code that it has no bits for. What none
+    of them touches (a sum, a concatenation, a pool) has as many as the widest of its inputs.
+    """
+    roots, tails = scale_roots(ops), fused_tails(ops)
+    bits: dict[str, int] = {}
+    for op in ops:
+        if op.is_integer_layer:
+            for name in (op.inputs[0], tails[op.name]):
+                if name in roots:
+                    root = roots[name]
+                    bits[root] = min(bits.get(root, 8), op.activation_bits)
+    for op in ops:
+        result = tails[op.name]
+        if roots.get(result) == result:
+            bits.setdefault(
+                result, max((bits[roots[i]] for i in op.inputs if i in roots), default=8)
+            )
+    return {name: bits[root] for name, root in roots.items()}

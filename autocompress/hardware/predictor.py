@@ -17,6 +17,7 @@ from autocompress.hardware.fallback import Fallback
 from autocompress.hardware.local import LocalTable, profile_of
 from autocompress.hardware.lowerings.registry import load_lowering
 from autocompress.hardware.profile import HardwareProfile, Validation
+from autocompress.hardware.sparsity_credit import SparsityCredit
 from autocompress.measurement.kernels import KernelSignature
 
 
@@ -40,6 +41,10 @@ class KernelPrice:
         return self.error == 0.0
 
 
+def _credited(hot_us: float, ctx_us: float, error: float, speedup: float) -> KernelPrice:
+    return KernelPrice(hot_us / speedup, max(hot_us, ctx_us) / speedup, error)
+
+
 class LatencyPredictor:
     """Prices candidates on one device. Not safe for several threads at once.
 
@@ -51,10 +56,11 @@ class LatencyPredictor:
     def __init__(self, profile: HardwareProfile, *, local: LocalTable | None = None) -> None:
         self.profile = profile
         self.local = local
-        self.lower_by_op = load_lowering(profile.runtime.lowering)
+        self.credit = SparsityCredit(profile.capabilities.sparsity_speedup)
+        self.lower_by_op = self.credit.applied(load_lowering(profile.runtime.lowering))
         self.calibration = profile.calibration
         self.validation = profile.validation
-        self._prices: dict[str, KernelPrice] = {}
+        self._prices: dict[tuple[str, float], KernelPrice] = {}
         self._fallback: Fallback | None = None
 
     @classmethod
@@ -77,7 +83,7 @@ class LatencyPredictor:
     def missing(self, ops: Sequence[Op]) -> list[KernelSignature]:
         """Kernels of a candidate that the table lacks."""
         table = self.profile.table
-        found = {k.key: k for k in self.kernels(ops) if not k.is_view and k not in table}
+        found = {k.key: k.dense for k in self.kernels(ops) if not k.is_view and k not in table}
         return list(found.values())
 
     def measure(
@@ -106,10 +112,15 @@ class LatencyPredictor:
         return count
 
     def price(self, kernel: KernelSignature) -> KernelPrice:
-        """A kernel's price: its row, else the profile's roofline, else rows of its kind."""
-        known = self._prices.get(kernel.key)
+        """A kernel's price: its row, else the profile's roofline, else rows of its kind.
+
+        Where zeros are credited, times of rows are divided by the factor, and of a roofline the
+        multiplications alone: what waits for memory gains nothing.
+        """
+        key = (kernel.key, kernel.speedup)
+        known = self._prices.get(key)
         if known is None:
-            known = self._prices[kernel.key] = self._price(kernel)
+            known = self._prices[key] = self._price(kernel)
         return known
 
     def _price(self, kernel: KernelSignature) -> KernelPrice:
@@ -125,14 +136,14 @@ class LatencyPredictor:
             return KernelPrice(view, view, 0.0)
         row = self.profile.table.get(kernel)
         if row is not None:
-            return KernelPrice(row.hot_us, max(row.hot_us, row.ctx_us), 0.0)
+            return _credited(row.hot_us, row.ctx_us, 0.0, kernel.speedup)
         if self.profile.roofline is not None:
             us, error = self.profile.roofline.price(kernel, threads=self.profile.runtime.threads)
             return KernelPrice(us, us, error)
         if self._fallback is None:
             self._fallback = Fallback(self.profile.table)
         guess = self._fallback.guess(kernel)
-        return KernelPrice(guess.hot_us, max(guess.hot_us, guess.ctx_us), guess.error)
+        return _credited(guess.hot_us, guess.ctx_us, guess.error, kernel.speedup)
 
     # -- networks ---------------------------------------------------------------------------------
 

@@ -81,7 +81,13 @@ class CandidatePricer:
         sizes = np.asarray(space.sizes, dtype=np.int64)
         self._memory = predictor.profile.memory or USUAL
         self._energy = predictor.profile.energy
-        self._slots = Slots(sizes, self._operations, self._rng, zeros=packed is not None)
+        counted = predictor.credit.counted
+
+        def operations_as_priced(genome: Genome) -> Sequence[Op]:
+            ops = self._operations(genome)
+            return ops if packed is not None else [counted(op) for op in ops]
+
+        self._slots = Slots(sizes, operations_as_priced, self._rng, counted=counted)
         self._states = Numbers(_ABSENT)
         self._state_prices = np.zeros((0, _LARGEST + 1))
         self._forget()
@@ -158,7 +164,7 @@ class CandidatePricer:
         for genome in genomes:
             for kernel in self.predictor.kernels(self._operations(genome)):
                 counts[kernel.key] = counts.get(kernel.key, 0) + 1
-                found[kernel.key] = kernel
+                found[kernel.key] = kernel.dense
         return [found[key] for key in sorted(found, key=lambda k: (-counts[k], k))]
 
     def refresh(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from autocompress.compression.patterns.registry import make_pattern
+from autocompress.core.candidate import UNSTRUCTURED
 from autocompress.core.capabilities import Capabilities
 from autocompress.errors import RequestError
 from autocompress.hardware.latency_row import is_date
@@ -14,6 +15,7 @@ from autocompress.hardware.machine import Machine
 from autocompress.hardware.profile import ID_PATTERN, Provenance, Validation
 from autocompress.hardware.remedies import unit_remedy
 from autocompress.hardware.schema import Bound
+from autocompress.hardware.sparsity_credit import pattern_and_share
 from autocompress.hardware.toml_document import Place
 from autocompress.measurement.protocol import TimingProtocol
 
@@ -107,6 +109,24 @@ def _check_capabilities(found: Capabilities, at: Place) -> None:
             raise (at / "sparsity_patterns" / index).error(
                 f"is no pattern of zeros: {error}"
             ) from None
+    for name, factor in found.sparsity_speedup.items():
+        _check_speedup(found, name, factor, at / "sparsity_speedup" / name)
+
+
+def _check_speedup(found: Capabilities, name: str, factor: float, at: Place) -> None:
+    try:
+        pattern, share = pattern_and_share(name)
+    except RequestError as error:
+        raise at.error(f"is no pattern of zeros with its share: {error}") from None
+    most = Bound(1.0, 1.0 / (1.0 - share))
+    if not most.holds(factor):
+        raise at.error(
+            f"is {factor!r}; it must be {most.words}: {share:g} of the multiplications are left out"
+        )
+    offered = found.sparsity_pays if pattern == UNSTRUCTURED else False
+    if not offered and pattern not in found.sparsity_patterns:
+        where = "set sparsity_pays" if pattern == UNSTRUCTURED else "add it to sparsity_patterns"
+        raise at.error(f"is of a pattern that no search is offered; {where}, or remove it")
 
 
 def _check_validation(found: Validation, at: Place) -> None:

@@ -90,7 +90,7 @@ class Roofline:
         family = family_of(kernel)
         peak = self.macs_per_s.get(form_of(kernel), self.macs_per_s["f32"])
         cores = 1.0 + (threads - 1) * self.thread_share
-        compute = work_of(kernel) / (peak * self.efficiency[family] * cores)
+        compute = work_of(kernel) / (peak * self.efficiency[family] * cores * kernel.speedup)
         moved = kernel.activation_bytes + kernel.weight_bytes
         speed = next((c.bytes_per_s for c in self.caches if c.size_bytes >= moved), None)
         speed = self.dram_bytes_per_s if speed is None else speed

@@ -22,6 +22,8 @@ PAIR_BYTES = 101
 FLOAT_LAYER_BYTES, INTEGER_LAYER_BYTES = 98, 203
 BIAS_BYTES = 52
 CAST_BYTES = 20
+#: For each layer of fewer than 8 activation bits: 33 a Clip, and sums and pools have some, too.
+CLIP_BYTES = 45
 #: Of an integer linear layer over sequences: into rows and back, quantised twice.
 ROWS_BYTES = 230
 #: Of a codebook's nodes and the head of its table.
@@ -54,6 +56,7 @@ def op_bytes(op: Op, quantized: Collection[str]) -> int:
         return total + (0 if op.kind == "input" else OPERATION_BYTES)
     total += weight_bytes(op)
     total += INTEGER_LAYER_BYTES if op.is_integer_layer else FLOAT_LAYER_BYTES
+    total += CLIP_BYTES if op.activation_bits < 8 else 0
     if op.attribute("bias", 1) and not op.attribute("again"):
         total += BIAS_BYTES
     if op.kind == "linear" and op.is_integer_layer and len(op.shape) > 2:

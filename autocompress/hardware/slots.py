@@ -23,7 +23,7 @@ Operations: TypeAlias = Callable[[Genome], Sequence[Op]]
 
 _DIMENSIONS = 5
 #: Fields of an operation besides its shapes.
-_PLAIN_FIELDS = 8
+_PLAIN_FIELDS = 9
 
 
 class Numbers:
@@ -96,15 +96,14 @@ def _split(op: Op | None) -> tuple[object, ...]:
         op.activation_bits,
         op.codebook,
         op.sparsity,
+        op.pattern,
         *shape,
         *weight,
     )
 
 
 def _join(name: str, fields: Sequence[Any]) -> Op | None:
-    kind, inputs, layer, attributes, weight_bits, activation_bits, codebook, sparsity = fields[
-        :_PLAIN_FIELDS
-    ]
+    kind, inputs, layer, attributes, *coded = fields[:_PLAIN_FIELDS]
     if kind is None:
         return None
     sizes = fields[_PLAIN_FIELDS:]
@@ -117,10 +116,11 @@ def _join(name: str, fields: Sequence[Any]) -> Op | None:
         layer=layer,
         attributes=attributes,
         weight_shape=tuple(n for n in weight if n is not None),
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        codebook=codebook,
-        sparsity=sparsity,
+        weight_bits=coded[0],
+        activation_bits=coded[1],
+        codebook=coded[2],
+        sparsity=coded[3],
+        pattern=coded[4],
     )
 
 
@@ -132,14 +132,16 @@ class Slot:
         name: the operation's name.
         place: its place in the execution order.
         fields: what decides its fields.
-        ops: its forms; number 0 is "absent". Sparsity, which has no price here, is left out.
+        ops: its forms; number 0 is "absent".
         kernel_forms: for each form, the number of what decides its kernels (not its exact bits).
         coarse: for each form, the number of its class without sizes.
+        counted: an operation with those zeros alone that decide its kernels.
     """
 
     name: str
     place: int
     fields: list[_Field]
+    counted: Callable[[Op], Op]
     ops: list[Op | None] = field(default_factory=lambda: [None])
     kernel_forms: list[int] = field(default_factory=lambda: [0])
     coarse: list[int] = field(default_factory=lambda: [0])
@@ -154,7 +156,7 @@ class Slot:
         if op not in self._numbers:
             self._numbers[op] = len(self.ops)
             self.ops.append(op)
-            self.kernel_forms.append(self._forms[_kernel_form(op)])
+            self.kernel_forms.append(self._forms[self._kernel_form(op)])
             self.coarse.append(self._classes[_coarse(op)])
         return self._numbers[op]
 
@@ -165,16 +167,15 @@ class Slot:
             self._composed[codes] = self.number(_join(self.name, values))
         return self._composed[codes]
 
-
-def _kernel_form(op: Op | None) -> object:
-    if op is None:
-        return None
-    bits = 8 if op.is_integer_layer else 32
-    attributes = tuple(pair for pair in op.attributes if pair[0] != "scaled")
-    return replace(
-        op, weight_bits=bits, activation_bits=bits, layer=None, codebook=0, sparsity=0.0,
-        attributes=attributes,
-    )  # fmt: skip
+    def _kernel_form(self, op: Op | None) -> object:
+        if op is None:
+            return None
+        bits = 8 if op.is_integer_layer else 32
+        attributes = tuple(pair for pair in op.attributes if pair[0] != "scaled")
+        return replace(
+            self.counted(op), weight_bits=bits, activation_bits=bits, layer=None, codebook=0,
+            attributes=attributes,
+        )  # fmt: skip
 
 
 def _coarse(op: Op | None) -> object:
@@ -205,14 +206,18 @@ class Slots:
         sizes: number of options per gene.
         operations: from a genome to its operations.
         rng: for the genomes that are tried.
-        zeros: whether the share of zeros decides a price; without, forms that differ in it alone
-            are one.
+        counted: an operation with those zeros alone that decide its kernels.
     """
 
     def __init__(
-        self, sizes: Ints, operations: Operations, rng: np.random.Generator, *, zeros: bool
+        self,
+        sizes: Ints,
+        operations: Operations,
+        rng: np.random.Generator,
+        *,
+        counted: Callable[[Op], Op],
     ) -> None:
-        self._zeros = zeros
+        self._counted = counted
         self._sizes = sizes
         self._operations = operations
         self._rng = rng
@@ -313,8 +318,6 @@ class Slots:
         if key in self._seen:
             return self._seen[key]
         ops = self._operations(genome)
-        if not self._zeros:
-            ops = [replace(op, sparsity=0.0) if op.sparsity else op for op in ops]
         self._place(ops)
         row = {}
         for op in ops:
@@ -341,7 +344,9 @@ class Slots:
         width = len(_split(None))
         for name in order:
             if name not in self.slots:
-                self.slots[name] = Slot(name, 0, [_Field(self._sizes) for _ in range(width)])
+                self.slots[name] = Slot(
+                    name, 0, [_Field(self._sizes) for _ in range(width)], self._counted
+                )
         self.slots = {name: self.slots[name] for name in order}
         for place, slot in enumerate(self.slots.values()):
             slot.place = place

@@ -35,7 +35,7 @@ from autocompress.hardware.size import size_bytes
 from autocompress.runtimes.registry import load_runtime
 
 PRECISIONS = tuple(
-    Precision(bits, activations) for activations in (8, 32) for bits in (8, 6, 5, 4, 3, 2, 1)
+    Precision(bits, activations) for activations in (8, 6, 4, 32) for bits in (8, 6, 5, 4, 3, 2, 1)
 )
 CAPABILITIES = Capabilities(
     precisions=(FP32, *PRECISIONS, Precision(16, 32)),
@@ -62,6 +62,7 @@ ALONE = [(name,) for name in SETTINGS]
 #: Precisions in pairs: one that computes in integers, one of few bits, one that only stores.
 IN_PAIRS = (
     "pruning", "svd", "sparsity", "2:4", "block:4x1", "clustering", "w8a8", "w3a8", "w1a8", "w4a32",
+    "w4a4",
 )  # fmt: skip
 PAIRS: list[tuple[str, ...]] = [
     pair for pair in combinations(IN_PAIRS, 2) if SETTINGS[pair[0]][0] != SETTINGS[pair[1]][0]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from autocompress.errors import DataError, RequestError
+from autocompress.graph.hutchinson import hessian_diagonals
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -133,14 +134,10 @@ class Evidence:
         totals: dict[str, torch.Tensor] = {}
         with self._evaluating(), _requiring(list(weights.values())):
             for inputs, targets in self.sample.batches:
-                probes = [
-                    torch.randint(0, 2, w.shape, generator=generator).to(w.dtype) * 2 - 1
-                    for w in weights.values()
-                ]
-                products = self._hessian_products(list(weights.values()), probes, inputs, targets)
-                for name, probe, product in zip(weights, probes, products, strict=True):
-                    if product is not None:
-                        diagonal = (probe * product).transpose(0, 1).flatten(1).sum(1)
+                found = self._diagonals(list(weights.values()), generator, inputs, targets)
+                for name, weight in zip(weights, found, strict=True):
+                    if weight is not None:
+                        diagonal = weight.transpose(0, 1).flatten(1).sum(1)
                         totals[name] = totals.get(name, 0.0) + diagonal / len(self.sample.batches)
         return totals
 
@@ -175,33 +172,23 @@ class Evidence:
             found[name] = found[name] + rows if name in found else rows
         return found
 
-    def _hessian_products(
+    def _diagonals(
         self,
         weights: Sequence[torch.Tensor],
-        probes: Sequence[torch.Tensor],
+        generator: torch.Generator,
         inputs: torch.Tensor,
         targets: torch.Tensor,
     ) -> Sequence[torch.Tensor | None]:
         try:
             with torch.enable_grad():
                 loss = self.sample.loss(self.module(inputs).float(), targets)
-                gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
-                used = [i for i, gradient in enumerate(gradients) if gradient is not None]
-                products = torch.autograd.grad(
-                    [gradients[i] for i in used],
-                    [weights[i] for i in used],
-                    [probes[i] for i in used],
-                )
+            return next(hessian_diagonals(loss, weights, generator))
         except RuntimeError as error:
             first = str(error).strip().partition("\n")[0]
             raise RequestError(
                 f"this model's loss has no second derivatives ({first}); use a criterion that "
                 "needs none"
             ) from error
-        found: list[torch.Tensor | None] = [None] * len(weights)
-        for i, product in zip(used, products, strict=True):
-            found[i] = product
-        return found
 
     @contextmanager
     def _looking(self, look: _Look) -> Iterator[None]:

@@ -15,12 +15,12 @@ from autocompress.compression.low_rank.memory import Memory
 from autocompress.compression.low_rank.options import WORTHWHILE, rank_options, rank_settings
 from autocompress.compression.low_rank.registry import FORMS
 from autocompress.compression.parts import Part, Transform
-from autocompress.compression.refusals import called_again
+from autocompress.compression.refusals import EVERY_LAYER, Refusal, called_again
 from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
 from autocompress.errors import RequestError
-from autocompress.graph.factors import LayerShape, factors
+from autocompress.graph.factors import LayerShape, factors, why_not
 from autocompress.graph.model_graph import Layer, ModelGraph
 
 RANK = "rank:"
@@ -28,6 +28,8 @@ RANK = "rank:"
 #: On a ResNet-20's 3x3 layers the others mostly need more multiplications for the same error. Every
 #: form can be asked for by name, and in a policy.
 WITH_KERNEL, WITHOUT = ("spatial", "cp"), ("whitened",)
+_BY_NAME = "offered where it is asked for by name: techniques=['low_rank:{}']"
+_NO_RANK = "no rank in steps of {} needs {} of its multiplications or fewer"
 
 
 class LowRank(Technique):
@@ -72,6 +74,38 @@ class LowRank(Technique):
                     found.append(Choice(RANK + layer.name, (None, *options)))
         return found
 
+    def refusals(self, graph: ModelGraph, capabilities: Capabilities) -> list[Refusal]:
+        """Layers without a gene, and for the others each form that the gene does not hold."""
+        genes = {c.name.partition(":")[2]: c.options for c in self.choices(graph, capabilities)}
+        asked = self.forms or (*WITH_KERNEL, *WITHOUT)
+        found = [
+            Refusal(EVERY_LAYER, self.name, _BY_NAME.format(form), form)
+            for form in FORMS
+            if form not in asked and not self.forms
+        ]
+        for layer in graph.layers.values():
+            options = [str(option) for option in genes.get(layer.name, ()) if option is not None]
+            if not options:
+                found.append(Refusal(layer.name, self.name, self.refusal(layer, capabilities)))
+            held = {option.partition(":")[0] for option in options}
+            if layer.groups > 1 or layer.calls > 1:
+                continue  # whatever the form
+            found += [
+                Refusal(layer.name, self.name, self._form_refusal(layer, form, capabilities), form)
+                for form in asked
+                if form not in held
+            ]
+        return found
+
+    def _form_refusal(self, layer: Layer, form: str, capabilities: Capabilities) -> str:
+        """Why a layer that could take others has no option of this form."""
+        shape = why_not(layer, form)
+        if shape is not None:
+            return shape
+        if form in self._offered(layer):
+            return _NO_RANK.format(capabilities.rank_step, f"{WORTHWHILE:.0%}")
+        return _BY_NAME.format(form)
+
     def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
         """Groups, shared weights, or no rank that pays."""
         if layer.groups > 1:
@@ -79,11 +113,8 @@ class LowRank(Technique):
             return f"{kind} convolution: its weight is many small matrices, not one"
         if layer.calls > 1:
             return called_again(layer)
-        forms = ", ".join(self._offered(layer))
-        return (
-            f"no rank in steps of {capabilities.rank_step} needs {WORTHWHILE:.0%} of its "
-            f"multiplications or fewer ({forms})"
-        )
+        reason = _NO_RANK.format(capabilities.rank_step, f"{WORTHWHILE:.0%}")
+        return f"{reason} ({', '.join(self._offered(layer))})"
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``factorization``, ``rank`` and ``input_rank``."""

@@ -18,7 +18,7 @@ class Range:
 
 
 class RangeMethod(ABC):
-    """Chooses the range that 8-bit codes of a tensor cover; what lies outside is saturated.
+    """Chooses the range that the codes of a tensor cover; what lies outside is saturated.
 
     Attributes:
         name: what ``calibration=`` calls it.
@@ -29,11 +29,12 @@ class RangeMethod(ABC):
     reference: ClassVar[str]
 
     @abstractmethod
-    def choose(self, values: torch.Tensor, low: float, high: float) -> Range:
+    def choose(self, values: torch.Tensor, low: float, high: float, *, bits: int = 8) -> Range:
         """The range to cover.
 
         Args:
             values: a sample of the tensor's values, shape ``(n,)``, float64, ascending.
             low: the smallest value seen, or 0 if that is less.
             high: the largest value seen, or 0 if that is more.
+            bits: of the codes.
         """

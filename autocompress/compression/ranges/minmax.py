@@ -13,6 +13,6 @@ class MinMax(RangeMethod):
     name = "minmax"
     reference = "Jacob et al. 2018, arXiv:1712.05877"
 
-    def choose(self, values: torch.Tensor, low: float, high: float) -> Range:
+    def choose(self, values: torch.Tensor, low: float, high: float, *, bits: int = 8) -> Range:
         """The extremes."""
         return Range(low, high)

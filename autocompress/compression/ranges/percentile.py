@@ -19,7 +19,7 @@ class Percentile(RangeMethod):
     name = "percentile"
     reference = "Wu et al. 2020, arXiv:2004.09602"
 
-    def choose(self, values: torch.Tensor, low: float, high: float) -> Range:
+    def choose(self, values: torch.Tensor, low: float, high: float, *, bits: int = 8) -> Range:
         """Both tails cut, or the upper one alone where nothing is negative."""
         tail = (1.0 - INSIDE) / 2.0
         if low >= 0.0:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 import torch
 
+from autocompress.core.candidate import Candidate
 from autocompress.core.space import Genome
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import AutocompressError
 from autocompress.evaluation.evaluator import CandidateEvaluator
 from autocompress.evaluation.sensitivity.estimates import agreement, with_estimates
+from autocompress.evaluation.sensitivity.interactions import Changes, interactions_table
 from autocompress.evaluation.sensitivity.measuring import Outcome, TrueLoss
+from autocompress.evaluation.sensitivity.pairs import Pair, PairRequest, choose_pairs, in_rounds
 from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.sensitivity.scores import SCORES, Scorer
 from autocompress.evaluation.sensitivity.settings import (
@@ -34,6 +37,8 @@ SCORE_EXAMPLES = 32
 LIMIT_BYTES = 2 << 30
 #: Share of the time that scoring may take.
 _SCORING = 0.3
+#: Share of what is left behind scoring that single settings may take where pairs are asked for.
+_SINGLES = 0.6
 
 #: Metrics of a genome that need no evaluation: "size_bytes", "macs", "latency_ms" …
 Price: TypeAlias = Callable[[Genome], Mapping[str, float]]
@@ -73,6 +78,7 @@ def analyse(
     price: Price | None = None,
     progress: Callable[[int, int], None] | None = None,
     limit_bytes: int = LIMIT_BYTES,
+    pairs: PairRequest | None = None,
 ) -> Sensitivity:
     """The loss of every single setting of ``space`` (see :class:`.result.Sensitivity`).
 
@@ -86,15 +92,32 @@ def analyse(
         price: what a genome saves; None leaves that out.
         progress: told how many settings of how many are measured.
         limit_bytes: of inputs and results that are kept at one time.
+        pairs: settings that are also measured two at a time, within the same time; None for none.
+            A limit of settings holds for single settings, and for pairs of chosen layers again.
+
+    Raises:
+        RequestError: ``pairs`` names a layer without settings.
     """
     began = time.monotonic()
     if evaluator.threads is not None:
         torch.set_num_threads(evaluator.threads)
     settings = single_settings(space)
+    if pairs is not None:
+        pairs.check(settings)
     truth = TrueLoss(evaluator, examples, limit_bytes=limit_bytes)
     scores, count, notes = _scores(evaluator, truth, settings, limits, seed, limit_bytes)
     savings = {} if price is None else _savings(settings, space, price)
-    measured, errors = _measure(truth, settings, limits, progress)
+    measured, errors = _measure_singles(truth, settings, limits, progress, pairs)
+    interactions = interactions_table([], {}, {}, {})
+    if pairs is not None:
+        singles = {s: _changes(evaluator, *both) for s, both in measured.items()}
+        saved = dict(zip(settings, savings.get("size_bytes_saved", ()), strict=False))
+        losses = {setting: loss for setting, (loss, _) in singles.items()}
+        chosen = choose_pairs(
+            pairs, space, settings, losses, saved, reference=_original(truth).loss
+        )
+        joint, failed = _measure_pairs(truth, chosen, singles, limits, progress, pairs)
+        interactions = interactions_table(chosen, singles, joint, failed)
     rows = []
     for setting in settings:
         row = _row(evaluator, setting, measured.get(setting))
@@ -117,6 +140,7 @@ def analyse(
         score_examples=count,
         seconds=time.monotonic() - began,
         notes=notes,
+        interactions=interactions,
     )
 
 
@@ -167,29 +191,71 @@ def _scores(
     return found, scorer.examples, tuple(note for note in notes if note)
 
 
-def _measure(
+_Subject = TypeVar("_Subject")
+#: Told how many settings of how many are measured.
+_Progress: TypeAlias = Callable[[int, int], None] | None
+
+
+def _measure_singles(
     truth: TrueLoss,
     settings: Sequence[Setting],
     limits: Limits,
-    progress: Callable[[int, int], None] | None,
+    progress: _Progress,
+    pairs: PairRequest | None,
 ) -> tuple[dict[Setting, _Pair], dict[Setting, str]]:
     """What was measured and the reference for it, and why other settings could not be."""
-    found: dict[Setting, _Pair] = {}
-    errors: dict[Setting, str] = {}
+    first = [] if pairs is None else pairs.first(settings)
+    order = [*_in_sweeps(truth, first)]
+    done = {(s.gene, s.option) for s in order}
+    order += _in_sweeps(truth, [s for s in settings if (s.gene, s.option) not in done])
+    if pairs is not None and limits.deadline is not None:
+        now = time.monotonic()
+        limits = replace(limits, deadline=now + _SINGLES * max(0.0, limits.deadline - now))
+    candidates = ((setting, setting.candidate) for setting in order)
+    return _measure(truth, candidates, len(order), limits, progress)
+
+
+def _measure_pairs(
+    truth: TrueLoss,
+    pairs: Sequence[Pair],
+    singles: Mapping[Setting, Changes],
+    limits: Limits,
+    progress: _Progress,
+    request: PairRequest,
+) -> tuple[dict[Pair, Changes], dict[Pair, str]]:
+    """What the pairs change together, as far as both are known alone, and why some could not be."""
+    known = [pair for pair in pairs if pair.first in singles and pair.second in singles]
+    if request.most is not None:
+        limits = replace(limits, settings=None)  # so many are asked for
+    order = ((pair, pair.candidate) for pair in in_rounds(known, _places(truth)))
+    found, errors = _measure(truth, order, len(known), limits, progress)
+    return {pair: _changes(truth.evaluator, *both) for pair, both in found.items()}, errors
+
+
+def _measure(
+    truth: TrueLoss,
+    candidates: Iterable[tuple[_Subject, Candidate]],
+    count: int,
+    limits: Limits,
+    progress: _Progress,
+) -> tuple[dict[_Subject, _Pair], dict[_Subject, str]]:
+    """Measure one after the other while there is time."""
+    found: dict[_Subject, _Pair] = {}
+    errors: dict[_Subject, str] = {}
     slowest = 0.0
-    for setting in _in_sweeps(truth, settings):
+    for subject, candidate in candidates:
         if not limits.allow(len(found) + len(errors), slowest):
             break
         began = time.monotonic()
         try:
-            reference = truth.reference(setting.candidate).outcome
-            found[setting] = truth.measure(setting.candidate), reference
+            reference = truth.reference(candidate).outcome
+            found[subject] = truth.measure(candidate), reference
         except AutocompressError as error:
-            errors[setting] = str(error)
+            errors[subject] = str(error)
         # a first time holds what is done only once
         slowest = max(0.5 * slowest, time.monotonic() - began)
         if progress is not None:
-            progress(len(found) + len(errors), len(settings))
+            progress(len(found) + len(errors), count)
     return found, errors
 
 
@@ -203,6 +269,13 @@ def _original(truth: TrueLoss) -> Outcome:
 
 def _in_sweeps(truth: TrueLoss, settings: Sequence[Setting]) -> Iterator[Setting]:
     """The rounds of interest, each in the order in which the model is run."""
+    place = _places(truth)
+    for group in in_order_of_interest(settings):
+        yield from sorted(group, key=place)
+
+
+def _places(truth: TrueLoss) -> Callable[[Setting], tuple[bool, int]]:
+    """From a setting to where it strikes; those that change the structure come behind."""
     nodes = list(truth.kept.raw.graph.nodes)
     places: dict[str, int] = {}
     for number, node in enumerate(nodes):
@@ -218,9 +291,13 @@ def _in_sweeps(truth: TrueLoss, settings: Sequence[Setting]) -> Iterator[Setting
             return blocks[stages[setting.target][kept].name]
         return min((places.get(name, 0) for name in setting.layers), default=0)
 
-    for group in in_order_of_interest(settings):
-        structural = truth.evaluator.changes_structure
-        yield from sorted(group, key=lambda s: (structural(s.candidate), place(s)))
+    structural = truth.evaluator.changes_structure
+    return lambda setting: (structural(setting.candidate), place(setting))
+
+
+def _changes(evaluator: CandidateEvaluator, found: Outcome, reference: Outcome) -> Changes:
+    """How much larger the loss is, and how much worse the metric."""
+    return found.loss - reference.loss, evaluator.task.drop(reference.metric, found.metric)
 
 
 def _row(
@@ -237,8 +314,7 @@ def _row(
     if measured is not None:
         found, reference = measured
         row["loss"], row["metric"] = found.loss, found.metric
-        row["loss_change"] = found.loss - reference.loss
-        row["metric_drop"] = evaluator.task.drop(reference.metric, found.metric)
+        row["loss_change"], row["metric_drop"] = _changes(evaluator, found, reference)
     return row
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from autocompress.evaluation.task import Task
+from autocompress.graph.hutchinson import hessian_diagonals
 from autocompress.graph.watching import Watcher
 
 #: Random directions of Hutchinson's estimate at the most.
@@ -124,21 +125,17 @@ def _curvature(
     if deadline is not None and time.monotonic() > deadline:
         return {}, _NO_TIME
     generator = torch.Generator().manual_seed(seed)
-    held = list(weights.values())
-    totals = [0.0] * len(held)
+    totals = [0.0] * len(weights)
     done = 0
     try:
         with torch.enable_grad():
             loss = task.loss(model(inputs), targets)
-            first = torch.autograd.grad(loss, held, create_graph=True)
-            for _ in range(_PROBES):
-                if done and deadline is not None and time.monotonic() > deadline:
-                    break
-                signs = [_signs(weight, generator) for weight in held]
-                product = torch.autograd.grad(first, held, signs, retain_graph=True)
-                for i, (sign, row) in enumerate(zip(signs, product, strict=True)):
-                    totals[i] += float((sign * row).sum())
-                done += 1
+        for diagonals in hessian_diagonals(loss, [*weights.values()], generator):
+            for i, diagonal in enumerate(diagonals):
+                totals[i] += 0.0 if diagonal is None else float(diagonal.sum())
+            done += 1
+            if done == _PROBES or (deadline is not None and time.monotonic() > deadline):
+                break
     except (RuntimeError, NotImplementedError) as error:  # an operator without second derivative
         return (
             {},
@@ -148,10 +145,6 @@ def _curvature(
         name: total / done / weight.numel()
         for (name, weight), total in zip(weights.items(), totals, strict=True)
     }, ""
-
-
-def _signs(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return torch.randint(0, 2, like.shape, generator=generator, dtype=like.dtype) * 2 - 1
 
 
 def fitting(examples: int, bytes_each: int, limit_bytes: int) -> int:

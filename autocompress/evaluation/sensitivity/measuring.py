@@ -7,7 +7,7 @@ training, only that what lies before the first difference to the original is not
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,7 @@ from autocompress.evaluation.sensitivity.suffix import Suffix, first_difference
 from autocompress.evaluation.splits import Split
 from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.ops import Op
+from autocompress.graph.precision import tensor_bits
 
 #: Places where results are kept: two states of the original on the examples and on the calibration
 #: batches each, and its results in training mode.
@@ -204,10 +205,14 @@ class TrueLoss:
         places = quantizer_places(ops)
         if not places:
             return rounded
-        return add_quantizers(rounded, ops, self._ranges(rounded, places, base))
+        return add_quantizers(rounded, ops, self._ranges(rounded, places, base, tensor_bits(ops)))
 
     def _ranges(
-        self, model: fx.GraphModule, places: Sequence[str], base: Original
+        self,
+        model: fx.GraphModule,
+        places: Sequence[str],
+        base: Original,
+        bits: Mapping[str, int],
     ) -> dict[str, Range]:
         cut = first_difference(base.folded, model)
         positions = {node.name: i for i, node in enumerate(base.folded.graph.nodes)}
@@ -225,7 +230,8 @@ class TrueLoss:
                 return not left
 
             suffix.run(held, watch)
-        return {name: found.range(range_method("percentile")) for name, found in seen.items()}
+        method = range_method("percentile")
+        return {name: found.range(method, bits[name]) for name, found in seen.items()}
 
 
 def _behind(

@@ -33,7 +33,7 @@ class Compressed:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output; the range of an input in integers is that of ``x``."""
         if self.activation_bits <= 8:
-            quantizer = ActivationQuantizer()
+            quantizer = ActivationQuantizer(self.activation_bits)
             quantizer.set_range(*(float(v) for v in torch.aminmax(x)))
             x = quantizer(x)
         for part in self.parts:

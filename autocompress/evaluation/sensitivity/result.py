@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from autocompress.evaluation.sensitivity.estimates import ALL
+from autocompress.evaluation.sensitivity.interactions import COLUMNS, interactions_summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Sensitivity:
         score_examples: how many of them gradients were taken on.
         seconds: what it took.
         notes: what was left out or replaced, one sentence each.
+        interactions: a row per pair of settings that was asked for, see below; empty without.
 
     The table's columns:
 
@@ -43,6 +45,13 @@ class Sensitivity:
     - ``latency_ms_saved``, ``energy_mj_saved``: by a device's profile, where one is given;
     - the cheap scores (:meth:`autocompress.evaluation.sensitivity.scores.Scorer.scores`);
     - ``error``: why a setting could not be measured.
+
+    The columns of ``interactions``: ``first_layer``, ``first_setting``, ``second_layer`` and
+    ``second_setting`` name the pair and ``picked`` says why it was looked at; ``joint_loss_change``
+    is true, as ``first_loss_change`` and ``second_loss_change`` are, and ``interaction`` is the
+    first less both others: above 0 the two are worse together than they are alone. The same of the
+    metric: ``joint_metric_drop``, ``metric_interaction``. ``measured`` is False where time did not
+    suffice (figures are NaN then), or where ``error`` says what was wrong.
     """
 
     table: pd.DataFrame
@@ -53,6 +62,7 @@ class Sensitivity:
     score_examples: int
     seconds: float
     notes: tuple[str, ...] = field(default=())
+    interactions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -74,6 +84,7 @@ class Sensitivity:
             f"original: loss {kept['loss']:.4g}, metric {kept['metric']:.4g}",
         ]
         lines += [f"rank agreement of {said}" for said in self._agreements()]
+        lines += interactions_summary(self.interactions)
         if len(self.skipped):
             reasons = self.skipped.groupby("technique", sort=False).size()
             said = ", ".join(f"{name} {count}" for name, count in reasons.items())
@@ -107,6 +118,16 @@ class Sensitivity:
 
         return heat_map(self.table, column)
 
+    def plot_interactions(self, column: str = "interaction") -> Any:
+        """A heat map of the pairs, settings by settings, as a ``plotly.graph_objects.Figure``.
+
+        Raises:
+            RequestError: no pairs were asked for or measured, or there is no such column.
+        """
+        from autocompress.evaluation.sensitivity.plot import interaction_map
+
+        return interaction_map(self.interactions, column)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
@@ -118,6 +139,7 @@ class Sensitivity:
             "score_examples": self.score_examples,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "interactions": self.interactions.to_dict("records"),
         }
 
     def __repr__(self) -> str:

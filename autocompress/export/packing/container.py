@@ -39,6 +39,9 @@ _SHORT = 1024
 #: No ONNX file is longer than protobuf allows.
 _LARGEST = 1 << 31
 _CHUNK = 1 << 20
+#: A container may stand for so many bytes whatever it takes, and so many more for each of its own:
+#: coders make any number of the likeliest symbol out of nothing.
+_FREE, _PER_BYTE = 1 << 26, 1 << 12
 #: A tensor's entry in the layout is no longer: one number below 128, three of up to nine bytes.
 _PIECE_BYTES = 28
 
@@ -103,7 +106,8 @@ def pack_bytes(data: bytes) -> bytes:
     """The packed form of an ONNX file's bytes.
 
     Raises:
-        RequestError: they are no ONNX model, or the model keeps data outside itself.
+        RequestError: they are no ONNX model, or the model keeps data outside itself, or more than
+            64 MB of it are of next to no content.
     """
     pieces = locate(data)
     rest, short, long, position = bytearray(), {e: bytearray() for e in Element}, [], 0
@@ -134,7 +138,13 @@ def pack_bytes(data: bytes) -> bytes:
     body = b"".join(
         [hashlib.sha256(data).digest(), numbers, *(varint(len(s)) + s for s in streams + long)]
     )
-    return _MAGIC + zlib.crc32(body).to_bytes(_CRC, "little") + body
+    packed = _MAGIC + zlib.crc32(body).to_bytes(_CRC, "little") + body
+    if _too_much(len(data), len(packed)):
+        raise RequestError(
+            f"the model's {len(data)} bytes say next to nothing: packed into {len(packed)}, no "
+            "reader would tell them from an attack; leave the model as it is, or shorten it"
+        )
+    return packed
 
 
 def unpack_bytes(packed: bytes) -> bytes:
@@ -182,8 +192,8 @@ def _check(file: BinaryIO) -> None:
 def _parts(file: BinaryIO) -> Iterator[bytes]:
     length, count, layout_length = (_number(file) for _ in range(3))
     claimed = f"the packed model claims {length} bytes in {count} tensors"
-    if length > _LARGEST or count * SMALLEST > length:
-        raise StorageError(claimed)
+    if length > _LARGEST or count * SMALLEST > length or _too_much(length, _size(file)):
+        raise StorageError(f"{claimed}, which so few bytes do not hold")
     if not 4 * count <= layout_length <= _PIECE_BYTES * count:
         raise StorageError(f"{claimed}, with a layout of {layout_length}")
     pieces = _pieces(_stream(file, Reading(layout_length)), count)
@@ -206,6 +216,18 @@ def _parts(file: BinaryIO) -> Iterator[bytes]:
     yield rest.rest()
     if file.read(1):
         raise StorageError("the packed model has bytes behind its end")
+
+
+def _too_much(length: int, packed: int) -> bool:
+    """Whether so many packed bytes stand for more than a reader makes room for."""
+    return length > _FREE + _PER_BYTE * packed
+
+
+def _size(file: BinaryIO) -> int:
+    at = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(at)
+    return size
 
 
 def _pieces(layout: bytes, count: int) -> Sequence[Piece]:
@@ -245,10 +267,8 @@ def _number(file: BinaryIO) -> int:
 
 
 def _exactly(file: BinaryIO, count: int) -> bytes:
-    at = file.tell()
-    if count > file.seek(0, io.SEEK_END) - at:  # before room is made for it
+    if count > _size(file) - file.tell():  # before room is made for it
         raise StorageError("the packed model is truncated")
-    file.seek(at)
     return file.read(count)
 
 

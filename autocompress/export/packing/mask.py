@@ -29,6 +29,8 @@ _NEUTRAL = 8
 _PULLS = (64, 128, 256, 512, 1024, 2048, 4096, 16384)
 _FACTOR_PRIOR = Prior(1, _NEUTRAL, 2, 2)
 _LEAST = 2.0**-14
+#: Entries whose probabilities are held at a time.
+_CHUNK = 1 << 16
 _Mask = npt.NDArray[np.bool_]
 _Floats = npt.NDArray[np.float64]
 
@@ -72,7 +74,9 @@ def pop_mask(decoder: Decoder, head: bytes, rows: int, columns: int) -> _Mask:
     above, weight = np.zeros(columns, np.int64), 0
     for row in range(rows):
         factor = int(_FACTORS[factors[row]])
-        mask[row] = decoder.pop_bits(density.row(above, weight, factor))
+        for start in range(0, columns, _CHUNK):  # probabilities take far more room than bits
+            part = slice(start, start + _CHUNK)
+            mask[row, part] = decoder.pop_bits(density.row(above[part], weight, factor))
         above += mask[row]
         weight += factor
     return mask

@@ -60,3 +60,17 @@ def test_what_is_wrong_is_said(run: Run, model: str) -> None:
     assert run("sensitivity", "nowhere.py:build", "--data", "digits").code == 2
     outcome = run("sensitivity", model, "--data", "digits", "--techniques", "magic")
     assert (outcome.code, "unknown technique 'magic'" in outcome.err) == (2, True)
+
+
+def test_pairs(run: Run, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "pairs.csv"
+    outcome = run(
+        "sensitivity", model, "--data", "digits", "--settings", 12, "--examples", 20, "--quiet",
+        "--pairs", 4, "--pairs-csv", out,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "4 of 4 pairs measured" in outcome.out
+    assert "pairs, the strongest interactions first:" in outcome.out
+    assert len(pd.read_csv(out)) == 4
+    wrong = run("sensitivity", model, "--data", "digits", "--pairs", "nowhere")
+    assert (wrong.code, "pairs names 'nowhere'" in wrong.err) == (2, True)

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from autocompress.compression.activation_quantizer import ActivationQuantizer
+from autocompress.compression.calibration import run_over
 from autocompress.compression.parts import Part
 from autocompress.compression.quantization import (
     Quantization,
@@ -15,7 +16,7 @@ from autocompress.compression.quantization import (
     simulate_quantization,
     simulate_weights,
 )
-from autocompress.compression.simulation import scale_roots
+from autocompress.compression.ranges.registry import RANGE_METHODS
 from autocompress.compression.stored_layers import SimulatedConv2d, SimulatedLinear, StoredLayer
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.capabilities import Capabilities
@@ -26,7 +27,7 @@ from autocompress.graph.folding import fold_batch_norm
 from autocompress.graph.inspect import inspect_model
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.ops import Op
-from autocompress.graph.precision import quantized_tensors
+from autocompress.graph.precision import quantized_tensors, scale_roots
 
 X = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 
@@ -115,6 +116,43 @@ def test_fewer_bits_are_further_from_the_float_model() -> None:
     assert distances[0] > 0
 
 
+@pytest.mark.parametrize("method", RANGE_METHODS)
+def test_fewer_activation_bits_have_fewer_values(method: str) -> None:
+    distances = []
+    for bits in (8, 6, 4):
+        model, ops = _prepared(8, bits)
+        simulated = simulate_quantization(model, ops, [X], calibration=method)
+        seen: dict[str, int] = {}
+
+        def see(
+            node: fx.Node, given: list[object], value: torch.Tensor, seen: dict[str, int] = seen
+        ) -> None:
+            seen[node.name] = len(torch.unique(value))
+
+        run_over(simulated, [X], see)
+        places = [f"{name}_quantized" for name in _quantized_nodes(simulated)]
+        assert max(seen[place] for place in places) <= 2**bits
+        assert max(seen[place] for place in places) > 2 ** (bits - 1)
+        with torch.no_grad():
+            distances.append(float((simulated(X) - model(X)).abs().mean()))
+    assert distances == sorted(distances)
+
+
+def test_a_mixture_has_the_fewest_bits_around_each_tensor() -> None:
+    model, ops = _prepared(8, 8, body=LayerPolicy(8, 6))
+    simulated = simulate_quantization(model, ops, [X])
+    found = {
+        name: simulated.get_submodule(f"activation_quantizers.{name}").bits
+        for name in _quantized_nodes(simulated)
+    }
+    assert found == {"x": 8, "relu": 6, "conv2d_1": 6, "relu_1": 8}
+    recalibrate(simulated, [X * 3])
+    quantizer = simulated.get_submodule("activation_quantizers.relu")
+    assert isinstance(quantizer, ActivationQuantizer)
+    low, high = quantizer.range
+    assert high - low == pytest.approx(63 * float(quantizer.scale))
+
+
 def test_it_trains_and_copies() -> None:
     model, ops = _prepared(4, 8)
     simulated = simulate_quantization(model, ops, [X])
@@ -164,9 +202,8 @@ def test_recalibration_follows_the_data() -> None:
 UNSUPPORTED = {
     "float weights, 8-bit activations": (32, 8, "use weight_bits=8"),
     "half weights, 8-bit activations": (16, 8, "use weight_bits=8"),
-    "16-bit activations": (8, 16, "activations are 8 bits"),
-    "4-bit activations": (4, 4, "activations are 8 bits"),
-    "half weights, 6-bit activations": (16, 6, "activations are 8 bits"),
+    "16-bit activations": (8, 16, "activations are 4, 6 or 8 bits"),
+    "half weights, 6-bit activations": (16, 6, "6-bit activations need weights"),
 }
 
 

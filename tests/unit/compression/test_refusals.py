@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 from autocompress.compression.registry import make_techniques
 from autocompress.core.capabilities import FP32, Capabilities
 from autocompress.elastic.space import ElasticSpace
+from autocompress.graph.inspect import inspect_model
 from tests.unit.networks import EVERYTHING, Concatenated, MobileNet, ResNet, graph
 
 NETWORKS = [ResNet, MobileNet, Concatenated]
@@ -51,3 +53,38 @@ def test_forms_that_a_device_does_not_offer() -> None:
     forms = {r.setting for r in space.refusals if r.name == "(every layer)"}
     assert {"w4a8", "w2a8"} <= forms
     assert not forms & {"fp32", "w8a8"}
+
+
+def test_each_form_of_low_rank_that_a_layer_does_not_get_says_why() -> None:
+    found = graph(ResNet)
+    for names in (["low_rank"], ["low_rank:tucker", "low_rank:svd", "low_rank:cp"]):
+        (technique,) = make_techniques(names)
+        genes = {c.name.partition(":")[2]: c for c in technique.choices(found, EVERYTHING)}
+        said = {(r.name, r.setting): r.reason for r in technique.refusals(found, EVERYTHING)}
+        forms = ("tucker", "svd", "cp") if len(names) > 1 else ("spatial", "cp", "whitened")
+        for name, layer in found.layers.items():
+            options = genes[name].options if name in genes else ()
+            held = {str(option).partition(":")[0] for option in options if option is not None}
+            for form in forms:
+                assert (form in held) != ((name, form) in said), (name, form)
+            if layer.kind == "linear" and (name, "cp") in said:
+                assert said[name, "cp"] == "it is linear, and that form needs a larger kernel"
+        assert (("(every layer)", "tucker") in said) == (len(names) == 1)
+
+
+def test_a_form_that_saves_nothing_says_so() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 64, 3), nn.Flatten(), nn.Linear(64 * 36, 10))
+    found = inspect_model(module, (torch.zeros(1, 4, 8, 8),))
+    (technique,) = make_techniques(["low_rank:tucker", "low_rank:cp", "low_rank:svd"])
+    said = {(r.name, r.setting): r.reason for r in technique.refusals(found, EVERYTHING)}
+    assert {setting for name, setting in said if name == "0"} == {"cp"}  # the others pay
+    assert said["0", "cp"].startswith("no rank in steps of 4 needs 80% of its multiplications")
+
+
+def test_groups_are_refused_once_whatever_the_form() -> None:
+    found = graph(MobileNet)
+    depthwise = {n for n, layer in found.layers.items() if layer.is_depthwise}
+    (technique,) = make_techniques(["low_rank"])
+    said = [r for r in technique.refusals(found, EVERYTHING) if r.name in depthwise]
+    assert {r.setting for r in said} == {"any"}
+    assert len(said) == len(depthwise)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.errors import RequestError, StorageError
+from autocompress.export.packing import container
 from autocompress.export.packing.ans import _eight
 from autocompress.export.packing.codecs.adaptive import FineAdaptive
 from autocompress.export.packing.codecs.base import Reading
@@ -33,6 +35,12 @@ from autocompress.export.writer import pack_codes
 
 #: Every element type that ONNX has.
 TYPES = tuple(v for n, v in TensorProto.DataType.items() if n not in ("UNDEFINED", "STRING"))
+
+
+#: The counts that the container's promise is about. ``AUTOCOMPRESS_PACKING_EXAMPLES=10`` multiplies
+#: them.
+_TIMES = max(1, int(os.environ.get("AUTOCOMPRESS_PACKING_EXAMPLES", "1")))
+RANDOM_MODELS, CORRUPTED, RANDOM_TENSORS = 200 * _TIMES, 500 * _TIMES, 8 * _TIMES
 
 
 def _model(tensors: list[tuple[int, bytes]]) -> bytes:
@@ -58,9 +66,34 @@ def _quantised(bits: int, seed: int = 0, size: int = 4096) -> bytes:
         max_size=8,
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=RANDOM_MODELS, deadline=None)
 def test_any_model_comes_back_bit_by_bit(tensors: list[tuple[int, bytes]]) -> None:
     data = _model(tensors)
+    assert unpack_bytes(pack_bytes(data)) == data
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=TensorProto.DataType.Name)
+@given(
+    columns=st.integers(1, 64),
+    rows=st.integers(1, 48),
+    values=st.sampled_from((2, 3, 16, 200, 1 << 62)),
+    zeros=st.sampled_from((0.0, 0.5, 0.95)),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=RANDOM_TENSORS, deadline=None)
+def test_weights_of_every_type_come_back_bit_by_bit(
+    kind: int, columns: int, rows: int, values: int, zeros: float, seed: int
+) -> None:
+    """Long and short tensors, their bytes drawn as codes, as few values, as anything."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, values, (rows, columns)).astype("<u8")
+    words[rng.random(words.shape) < zeros] = 0
+    raw = words.tobytes() if values > 200 else words.astype(np.uint8).tobytes()
+    graph = helper.make_graph([], "g", [], [])
+    graph.initializer.append(
+        TensorProto(name="w", data_type=kind, raw_data=raw, dims=[rows, columns])
+    )
+    data = bytes(helper.make_model(graph).SerializeToString())
     assert unpack_bytes(pack_bytes(data)) == data
 
 
@@ -325,18 +358,58 @@ def test_files(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.onnx", "model.acz", "model.onnx"]
 
 
-def test_a_flipped_bit_is_refused() -> None:
-    packed = pack_bytes(_model([(TensorProto.INT4, _quantised(4, size=4096))]))
+def _flipped(packed: bytes, rng: np.random.Generator) -> bytes:
+    damaged = bytearray(packed)
+    for at in rng.choice(len(packed), size=rng.integers(1, 4), replace=False):
+        damaged[at] ^= 1 << int(rng.integers(8))
+    return bytes(damaged)
+
+
+def _cut(packed: bytes, rng: np.random.Generator) -> bytes:
+    return packed[: rng.integers(len(packed))]
+
+
+def _lengthened(packed: bytes, rng: np.random.Generator) -> bytes:
+    return packed + rng.bytes(int(rng.integers(1, 9)))
+
+
+def _swapped(packed: bytes, rng: np.random.Generator) -> bytes:
+    """Two parts of the file in each other's place."""
+    first, second = sorted(rng.choice(len(packed) // 8, size=2, replace=False) * 8)
+    damaged = bytearray(packed)
+    damaged[first : first + 8], damaged[second : second + 8] = (
+        packed[second : second + 8], packed[first : first + 8],
+    )  # fmt: skip
+    return bytes(damaged)
+
+
+def _overwritten(packed: bytes, rng: np.random.Generator) -> bytes:
+    start, length = int(rng.integers(len(packed))), int(rng.integers(1, 600))
+    return packed[:start] + bytes(len(packed[start : start + length])) + packed[start + length :]
+
+
+DAMAGES = (_flipped, _cut, _lengthened, _swapped, _overwritten)
+
+
+def test_corrupted_containers_are_all_refused() -> None:
+    """500 of them, different from what was packed, in five ways of several models."""
+    models = [
+        [(TensorProto.INT4, _quantised(4, size=4096))],
+        [(TensorProto.INT8, _quantised(8)), (TensorProto.FLOAT, bytes(range(256)) * 12)],
+        [(kind, bytes(range(200))) for kind in TYPES],
+    ]
+    packed = [pack_bytes(_model(tensors)) for tensors in models]
     rng = np.random.default_rng(0)
-    for _ in range(500):
-        damaged = bytearray(packed)
-        for at in rng.integers(len(packed), size=rng.integers(1, 4)):
-            damaged[at] ^= 1 << int(rng.integers(8))
-        if damaged != packed:
+    refused = 0
+    while refused < CORRUPTED:
+        whole = packed[refused % len(packed)]
+        damaged = DAMAGES[refused % len(DAMAGES)](whole, rng)
+        if damaged != whole:
             with pytest.raises(StorageError):
-                unpack_bytes(bytes(damaged))
+                unpack_bytes(damaged)
+            refused += 1
     with pytest.raises(StorageError, match="damaged or truncated"):
-        unpack_bytes(packed + b"x")
+        unpack_bytes(packed[0] + b"x")
 
 
 def _sealed(body: bytes) -> bytes:
@@ -461,6 +534,8 @@ _NOTHING = b"\x0b" + bytes([0, 0, 0, 0, 0])  # adaptive: whatever number of zero
             b"\x0a\0" + (varint(6) + _NOTHING) * 2 + varint(2) + b"\1\0" + varint(6) + _NOTHING,
             id="groups",
         ),
+        pytest.param(b"\x04\0" + bytes(3) + bytes(5), id="a-mask-of-nothing"),
+        pytest.param(b"\x0c\3\0\1\2" + _NOTHING, id="values-of-nothing"),
     ],
 )
 def test_few_bytes_do_not_claim_all_memory(stream: bytes) -> None:
@@ -474,10 +549,49 @@ def test_few_bytes_do_not_claim_all_memory(stream: bytes) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("element", [0, 1, 2])
+@pytest.mark.parametrize("stream", [_NOTHING, b"\x04\0" + bytes(8), b"\x0c\3\0\1\2" + _NOTHING])
+def test_a_small_container_does_not_claim_gigabytes(element: int, stream: bytes) -> None:
+    hostile = _container(1 << 31, [(element, 0, 1 << 31, 0)], [b"\0", stream])
+    tracemalloc.start()
+    try:
+        with pytest.raises(StorageError, match="so few bytes do not hold"):
+            unpack_bytes(hostile)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("columns", [0, 1 << 24])
+def test_what_may_be_unfolded_takes_little_more_than_it_holds(columns: int) -> None:
+    """The most that codec 4 makes out of nothing: 2^24 codes, in one row or with no rows."""
+    hostile = _container(
+        1 << 24, [(0, 0, 1 << 24, columns)], [b"\0", b"\x04\0" + bytes(3) + bytes(5)]
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(StorageError):
+            unpack_bytes(hostile)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 29
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_model_of_next_to_nothing_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _model([(TensorProto.INT8, bytes(1 << 20))])
+    packed = pack_bytes(data)
+    assert unpack_bytes(packed) == data
+    monkeypatch.setattr(container, "_FREE", 1 << 10)
+    with pytest.raises(RequestError, match="say next to nothing"):
+        pack_bytes(data)
+    with pytest.raises(StorageError, match="so few bytes do not hold"):
+        unpack_bytes(packed)
+
+
 def test_a_long_tensor_of_nothing_is_still_packed_and_comes_back() -> None:
     reading = Reading((1 << 23) + (1 << 18), 4, columns=1 << 13)
     data = bytes(reading.length)
-    for codec in (c for c in CODECS if c.number in (9, 10)):
+    for codec in (c for c in CODECS if c.number in (9, 10, 12)):
         assert codec.encode(data, reading, len(data)) is None
     coded = encode_stream(data, reading)
     assert len(coded) < 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autocompress.graph.ops import Op
-from autocompress.graph.precision import fused_tails, quantized_tensors
+from autocompress.graph.precision import fused_tails, quantized_tensors, tensor_bits
 
 
 def _graph(text: str) -> list[Op]:
@@ -123,3 +123,45 @@ def test_fused_tails(kind: str, has_tail: bool, tail: str, fused: bool) -> None:
 
 def test_nothing_is_quantised_in_an_empty_graph() -> None:
     assert quantized_tensors([]) == frozenset()
+
+
+def layer(name: str, source: str, bits: int) -> Op:
+    return Op(
+        name, "conv", (source,), (1, 8, 4, 4), layer=name, weight_bits=8, activation_bits=bits
+    )
+
+
+def test_a_tensor_has_the_fewest_bits_of_who_writes_and_who_reads_it() -> None:
+    shape = (1, 8, 4, 4)
+    ops = [
+        Op("x", "input", (), shape),
+        layer("a", "x", 6),
+        Op("relu", "relu", ("a",), shape),
+        Op("pool", "max_pool", ("relu",), shape),
+        layer("b", "pool", 8),
+        layer("c", "relu", 4),
+        Op("sum", "add", ("b", "c"), shape),
+        layer("d", "sum", 8),
+        Op("again", "add", ("sum", "d"), shape),
+        Op("tail", "relu", ("again",), shape),
+        Op("mean", "global_avg_pool", ("tail",), shape),
+        Op("e", "linear", ("mean",), (1, 4), layer="e", weight_bits=8, activation_bits=32),
+        Op("output", "output", ("e",), (1, 4)),
+    ]
+    found = tensor_bits(ops)
+    assert found.keys() == quantized_tensors(ops)
+    assert found["x"] == 6
+    assert found["relu"] == found["pool"] == 4  # one tensor, whose narrowest reader has 4
+    assert (found["b"], found["c"]) == (8, 4)
+    assert found["sum"] == 8  # its reader's
+    assert found["tail"] == found["mean"] == 8  # as the widest input
+
+
+def test_nobody_is_given_more_bits_than_asked_for() -> None:
+    shape = (1, 8, 4, 4)
+    ops = [
+        Op("x", "input", (), shape), layer("a", "x", 4), layer("b", "x", 4),
+        Op("sum", "add", ("a", "b"), shape), Op("pool", "avg_pool", ("sum",), shape),
+        layer("c", "pool", 4), Op("output", "output", ("c",), shape),
+    ]  # fmt: skip
+    assert set(tensor_bits(ops).values()) == {4}

@@ -59,7 +59,12 @@ def full_profile() -> HardwareProfile:
         "measured",
         machine,
         runtime=RuntimeSpec(version="1.0", threads=2, options={"execution_provider": "cpu"}),
-        capabilities=Capabilities(precisions=(Precision(32, 32), Precision(8, 8)), channel_step=8),
+        capabilities=Capabilities(
+            precisions=(Precision(32, 32), Precision(8, 8)),
+            channel_step=8,
+            sparsity_patterns=("2:4", "block:1x4"),
+            sparsity_speedup={"2:4": 1.6, "block:1x4@0.7": 2.5},
+        ),
         limits=Limits(ram_bytes=1 << 30, max_latency_ms=50.0),
         calibration=Calibration(a=1.1, networks=7),
         validation=Validation(30, 0.01, 0.02, 0.03, 0.9, 1.0),

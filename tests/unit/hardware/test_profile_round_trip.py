@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -80,6 +81,17 @@ def latency_rows(draw: st.DrawFn) -> LatencyRow:
     )
 
 
+def _capabilities(credited: bool, **known: Any) -> Capabilities:
+    """Factors for what is offered, and none elsewhere."""
+    factors = {"2:4": 1.6, "1:4": 4.0, "block:1x4": 1.25}
+    speedups = {
+        name if ":" in name and "block" not in name else f"{name}@0.7": factors[name]
+        for name in known["sparsity_patterns"]
+        if credited and name in factors
+    }
+    return Capabilities(**known, sparsity_speedup=speedups)
+
+
 PROFILES = st.builds(
     HardwareProfile,
     id=NAMES,
@@ -97,7 +109,7 @@ PROFILES = st.builds(
         view_us=FIGURES,
     ),
     capabilities=st.builds(
-        Capabilities,
+        _capabilities,
         precisions=st.lists(
             st.builds(Precision, st.integers(1, 64), st.integers(1, 64), st.booleans()),
             min_size=1,
@@ -105,6 +117,7 @@ PROFILES = st.builds(
         ).map(tuple),
         channel_step=COUNTS,
         rank_step=COUNTS,
+        credited=st.booleans(),
         sparsity_pays=st.booleans(),
         stores_packed=st.booleans(),
         sparsity_patterns=st.lists(

@@ -6,7 +6,7 @@ import numpy as np
 
 from autocompress.errors import StorageError
 from autocompress.export.packing.codecs.base import NestingCodec, Reading
-from autocompress.export.packing.codecs.units import join_codes, split_codes
+from autocompress.export.packing.codecs.units import join_codes, split_codes, too_dense
 from autocompress.export.packing.numbers import Reader, varint
 
 
@@ -29,14 +29,16 @@ class Narrow(NestingCodec):
         indices = np.zeros(inner.elements, np.uint8)
         indices[: len(codes)] = places[codes]
         coded = self._encode_stream(join_codes(indices, inner), inner)
-        return varint(len(values)) + values.tobytes() + coded
+        whole = varint(len(values)) + values.tobytes() + coded
+        return None if too_dense(len(whole), reading) else whole
 
     def decode(self, coded: bytes, reading: Reading) -> bytes:
         """As many bytes as was said."""
         reader = Reader(coded)
         count = reader.number()
         inner = _indices(count, reading)
-        if reading.width > 1 or not count or inner.bits >= reading.bits:
+        wrong = reading.width > 1 or too_dense(len(coded), reading)
+        if wrong or not count or inner.bits >= reading.bits:
             raise StorageError("a packed stream's values are damaged")
         values = np.frombuffer(reader.take(count), np.uint8)
         indices = split_codes(self._decode_stream(reader.rest(), inner), inner)

@@ -7,7 +7,7 @@ import numpy as np
 from autocompress.errors import StorageError
 from autocompress.export.packing.ans import Decoder, Encoder
 from autocompress.export.packing.codecs.base import Codec, NestingCodec, Reading
-from autocompress.export.packing.codecs.units import join_codes, usual_code
+from autocompress.export.packing.codecs.units import join_codes, too_dense, usual_code
 from autocompress.export.packing.mask import WORTHWHILE, pop_mask, push_mask
 from autocompress.export.packing.numbers import Reader, varint
 from autocompress.export.packing.probabilities import FINE, PRIOR_BYTES, Prior, best_prior
@@ -34,7 +34,8 @@ class SparseCodes(Codec):
         encoder = Encoder()
         encoder.push_symbols(values, reading.bits, 1, prior)
         head = push_mask(encoder, mask.reshape(rows, columns))
-        return bytes([zero]) + head + prior.to_bytes() + encoder.finish()
+        whole = bytes([zero]) + head + prior.to_bytes() + encoder.finish()
+        return None if too_dense(len(whole), reading) else whole
 
     def decode(self, coded: bytes, reading: Reading) -> bytes:
         """As many bytes as was said."""
@@ -42,7 +43,7 @@ class SparseCodes(Codec):
         (zero,) = reader.take(1)
         head = reader.take(3)
         prior = Prior.from_bytes(reader.take(PRIOR_BYTES), reading.bits)
-        if zero >= 1 << reading.bits:
+        if zero >= 1 << reading.bits or too_dense(len(coded), reading):
             raise StorageError("a packed stream's zero is damaged")
         decoder = Decoder(reader.rest())
         rows, columns = reading.grid

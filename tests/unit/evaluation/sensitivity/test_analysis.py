@@ -6,6 +6,8 @@ import math
 import time
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from torch import fx, nn
 from autocompress.compression.registry import make_techniques
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.space import ElasticSpace
+from autocompress.errors import RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
 from autocompress.evaluation.fine_tune import fine_tune
@@ -23,6 +26,7 @@ from autocompress.evaluation.sensitivity.analysis import Limits, analyse
 from autocompress.evaluation.sensitivity.estimates import ALL
 from autocompress.evaluation.sensitivity.frontier import Frontier
 from autocompress.evaluation.sensitivity.measuring import Original, Outcome, TrueLoss
+from autocompress.evaluation.sensitivity.pairs import PairRequest
 from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.sensitivity.scores import SCORES
 from autocompress.evaluation.sensitivity.settings import (
@@ -376,3 +380,114 @@ def test_heat_map() -> None:
     assert any("~" in str(text) for row in figure.data[0].text for text in row)
     with pytest.raises(RequestError, match="no column 'gain'"):
         some().plot("gain")
+
+
+def paired(request: PairRequest, limits: Limits = WHOLE, **options: Any) -> Sensitivity:
+    found = evaluator()
+    return analyse(
+        found, space_of(found), found.trial_split(), limits=limits, pairs=request, **options
+    )
+
+
+@cache
+def pairs_of_all() -> Sensitivity:
+    return paired(PairRequest(most=8), Limits(settings=30))
+
+
+def test_pairs_are_what_the_whole_candidate_scores() -> None:
+    """Both settings at once, bit for bit, less what each loses alone."""
+    result, found = pairs_of_all(), evaluator()
+    table = result.interactions
+    assert len(table) == 8
+    assert table["measured"].all()
+    assert set(table["picked"]) == {"harmful", "promising"}
+    settings = {(s.target, s.label, s.kind): s for s in single_settings(space_of(found))}
+    by_label = {(target, label): s for (target, label, _), s in settings.items()}
+    singles = result.measured.set_index(["layer", "setting"])["loss_change"]
+    x, y = found.trial_split().first(EXAMPLES)
+    for row in table.to_dict("records"):
+        names = [(row[f"{w}_layer"], row[f"{w}_setting"]) for w in ("first", "second")]
+        first, second = (by_label[name] for name in names)
+        genome = np.maximum(first.genome, second.genome)
+        candidate = space_of(found).decode(genome)
+        with torch.no_grad():
+            outputs = found.prepare(candidate, steps=0, seed=0).model(x)
+        state = "reestimated" if found.changes_structure(candidate) else "kept"
+        loss = float(found.task.loss(outputs, y)) - result.reference[state]["loss"]
+        assert row["joint_loss_change"] == loss
+        assert [row["first_loss_change"], row["second_loss_change"]] == [
+            float(singles[name]) for name in names
+        ]
+        alone = row["first_loss_change"] + row["second_loss_change"]
+        assert row["interaction"] == pytest.approx(loss - alone)
+
+
+def test_the_most_harmful_pair_is_of_the_most_harmful_settings() -> None:
+    table = pairs_of_all().interactions
+    harmful = table[table["picked"] == "harmful"]
+    sums = harmful["first_loss_change"] + harmful["second_loss_change"]
+    assert sums.is_monotonic_decreasing
+    measured = pairs_of_all().measured.groupby("gene")["loss_change"].max().nlargest(2).sum()
+    assert sums.iloc[0] == pytest.approx(measured)
+
+
+def test_pairs_of_chosen_layers_are_all_of_theirs() -> None:
+    names = ("layer1.0.conv1", "layer2.0.conv1")
+    space = space_of(evaluator())
+    settings = [s for s in single_settings(space) if s.target in names]
+    result = paired(PairRequest(layers=names), Limits(settings=10))
+    table = result.interactions
+    wanted = {
+        frozenset([(a.target, a.label), (b.target, b.label)])
+        for a, b in combinations(settings, 2)
+        if a.gene != b.gene
+    }
+    found = {
+        frozenset(
+            [(r["first_layer"], r["first_setting"]), (r["second_layer"], r["second_setting"])]
+        )
+        for r in table.to_dict("records")
+    }
+    assert 10 < len(found) == len(table)
+    assert found <= wanted
+    assert set(result.measured["layer"]) <= set(names)  # theirs are measured first
+    assert int(table["measured"].sum()) == 10
+    assert "these are partial results" in result.summary()
+
+
+def test_pairs_stay_within_the_time() -> None:
+    began = time.monotonic()
+    result = paired(PairRequest(most=10**4), Limits(deadline=began + 3.0))
+    assert time.monotonic() - began < 6.0
+    assert 0 < int(result.interactions["measured"].sum()) < len(result.interactions)
+    assert "not for want of time: these are partial results" in result.summary()
+    assert result.interactions[~result.interactions["measured"]]["interaction"].isna().all()
+
+
+def test_no_time_for_pairs_says_so() -> None:
+    table = paired(PairRequest(most=3), Limits(settings=0)).interactions
+    assert table.empty
+
+
+def test_the_matrix_of_pairs() -> None:
+    result = pairs_of_all()
+    (trace,) = result.plot_interactions().data
+    values = np.array(trace.z, dtype=float)
+    assert values.shape[0] == values.shape[1] == len(trace.x)
+    assert np.array_equal(values, values.T, equal_nan=True)
+    assert np.isfinite(values).sum() == 2 * len(result.interactions)
+    with pytest.raises(RequestError, match="no pairs were measured"):
+        some().plot_interactions()
+    with pytest.raises(RequestError, match="there is no column 'loss'"):
+        result.plot_interactions("loss")
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "conv1", [], [""], 1.5])
+def test_pairs_that_are_no_request(value: object) -> None:
+    with pytest.raises(RequestError, match="give how many pairs"):
+        PairRequest.parse(value)
+
+
+def test_pairs_of_a_layer_that_is_not_there() -> None:
+    with pytest.raises(RequestError, match=r"'layer1.0.conv7', .* such as 'layer1.0.conv"):
+        paired(PairRequest(layers=("layer1.0.conv7",)))
