@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from autocompress.graph.movement import Path, base_name, moves, passes, path_to, places
+from autocompress.graph.movement import Path, base_name, factor_of, moves, passes, path_to, places
 
 _PRODUCTS = frozenset({"matmul", "bmm"})
 #: What may be done to scores before the softmax, with one number or a mask.
@@ -134,13 +134,17 @@ def _written_out(module: fx.GraphModule, softmax: fx.Node, facts: Facts) -> Atte
     product, chain = _scores(softmax.args[0])
     if product is None:
         raise NotFollowedError("its scores are no plain product of queries and keys")
+    scale = 1.0
+    while chain and (factor := factor_of(module, chain[0][0])) is not None:
+        scale, chain = scale * factor, chain[1:]
     for one, place in chain:
         for argument in one.all_input_nodes:
             if argument is not one.args[place] and argument.name in facts.shapes:
                 _same_for_heads(argument, shape, facts)
     query, key = product.args
     return Attention(
-        (query, key, end.args[1]), end, transposed=True, scores=chain, dropouts=dropouts  # type: ignore[arg-type]
+        (query, key, end.args[1]), end, transposed=True, scores=chain, scale=scale,  # type: ignore[arg-type]
+        dropouts=dropouts,
     )  # fmt: skip
 
 

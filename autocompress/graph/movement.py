@@ -62,11 +62,10 @@ def path_to(module: fx.GraphModule, node: fx.Node) -> Path:
     found: list[fx.Node] = []
     factor = 1.0
     while True:
-        scaled = _scaled(module, node)
-        if scaled is not None:
-            source, times = scaled
+        times = factor_of(module, node)
+        if times is not None:
             factor *= times
-            node = source
+            node = node.args[0]  # type: ignore[assignment]
         elif moves(node):
             found.append(node)
             node = node.args[0]  # type: ignore[assignment]
@@ -76,8 +75,8 @@ def path_to(module: fx.GraphModule, node: fx.Node) -> Path:
             return Path(node, tuple(reversed(found)), factor)
 
 
-def _scaled(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, float] | None:
-    """What a multiplication with one number reads, and the number."""
+def factor_of(module: fx.GraphModule, node: fx.Node) -> float | None:
+    """The number that a call multiplies its first argument with; None for any other node."""
     if node.op != "call_function" or base_name(node) not in {"mul", "div"} or len(node.args) != 2:
         return None
     if node.kwargs or not isinstance(node.args[0], fx.Node):
@@ -85,7 +84,7 @@ def _scaled(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, float] | No
     number = _number(module, node.args[1])
     if number is None or not number:
         return None
-    return node.args[0], number if base_name(node) == "mul" else 1.0 / number
+    return number if base_name(node) == "mul" else 1.0 / number
 
 
 def _number(module: fx.GraphModule, value: Any) -> float | None:
