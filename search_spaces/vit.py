@@ -5,12 +5,13 @@ by a convolution and given learned positions; pre-norm blocks of self-attention 
 network follow (Dosovitskiy et al. 2021, arXiv:2010.11929), then the mean over positions instead of
 a class token (Beyer et al. 2022, arXiv:2205.01580) and a linear classifier.
 
-The largest network has an embedding of 192 and heads of 32 channels: 6 blocks for images of up to 64
-pixels (2.7 million parameters), 12 for larger ones (5.5 million). Choices: the depth of each of two
-stages (blocks dropped from its end), the number of heads and the feed-forward width of each block,
-and the compression of every layer. Widths and depths alone are about 10^10 networks with 6 blocks
-and 10^19 with 12. The embedding keeps its width, since the positions are a parameter of no layer.
-The smallest network has no block left: patches, their mean, and the classifier.
+The largest network has an embedding of 192 and heads of 32 channels: 6 blocks for images of up to
+64 pixels (2.7 million parameters), 12 for larger ones (5.5 million). Choices: the depth of each of
+two stages (blocks dropped from its end), the number of heads and the feed-forward width of each
+block, and the compression of every layer. Depths and widths alone make about 10^10 networks of up
+to 6 blocks and 10^20 of up to 12; with int8 and int4 layers and ranks, 10^50 and 10^98. The
+embedding keeps its width, since the positions are a parameter of no layer. The smallest network has
+no block left: patches, their mean, and the classifier.
 """
 
 from __future__ import annotations

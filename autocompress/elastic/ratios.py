@@ -45,10 +45,10 @@ def candidate_from_ratios(
     """A candidate whose channel groups are pruned as given, and what became of every ratio.
 
     Widths are rounded to the nearest multiple of ``channel_step`` (of both, where channels go in
-    units such as attention heads), at least one; a ratio that rounds to all channels prunes nothing. Groups that cannot be narrowed keep their width. Both are
-    said in the answer. Which channels go is up to the
-    :class:`~autocompress.elastic.model.ElasticModel` that the candidate is realised with; it is a
-    candidate of a search space only if the space offers these widths.
+    units such as attention heads), at least one; a ratio that rounds to all channels prunes
+    nothing. Groups that cannot be narrowed keep their width. Both are said in the answer. Which
+    channels go is up to the :class:`~autocompress.elastic.model.ElasticModel` that the candidate is
+    realised with; it is a candidate of a search space only if the space offers these widths.
 
     Args:
         graph: the captured model (``space.graph``).

@@ -260,9 +260,7 @@ class _Writer:
         with self.graph.inserting_before(last):
             self.meta = path
             names = [self._layer(one, role) for one, role in zip(plan.operands, "qkv", strict=True)]
-            rows = [
-                self._rows(one, name) for one, name in zip(plan.operands, names, strict=True)
-            ]
+            rows = [self._rows(one, name) for one, name in zip(plan.operands, names, strict=True)]
             self.meta = path
             output = self._core(plan, rows)
         self._replace(plan, output)
@@ -317,7 +315,8 @@ class _Writer:
 
     def _swapped(self, source: fx.Node) -> fx.Node:
         """A tensor with its examples first that has its positions first."""
-        if base_name(source) == "transpose" and {int(d) % 3 for d in source.args[1:]} == {0, 1}:  # type: ignore[call-overload]
+        turns = base_name(source) == "transpose"
+        if turns and {int(str(axis)) % 3 for axis in source.args[1:]} == {0, 1}:
             return self.made[source.all_input_nodes[0]]
         return self._call(_aten.transpose.int, self.made[source], 0, 1, rank=3)
 

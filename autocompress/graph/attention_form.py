@@ -162,11 +162,10 @@ def _scores(node: Any) -> tuple[fx.Node | None, tuple[tuple[fx.Node, int], ...]]
     return None, ()
 
 
-def _reader(
-    module: fx.GraphModule, softmax: fx.Node
-) -> tuple[fx.Node | None, tuple[fx.Node, ...]]:
+def _reader(module: fx.GraphModule, softmax: fx.Node) -> tuple[fx.Node | None, tuple[fx.Node, ...]]:
     """The product that reads the weights, and the dropouts before it."""
-    node, dropouts = softmax, []
+    node = softmax
+    dropouts: list[fx.Node] = []
     while len(node.users) == 1:
         user = next(iter(node.users))
         if user.op == "call_function" and base_name(user) in _PRODUCTS:
@@ -235,7 +234,7 @@ def heads_of(
         heads = max(1, len(torch.unique(channels[:, 0, 0])))
         if len(numbers) % heads:
             raise NotFollowedError("its heads cannot be told from its examples")
-        rows, channels = (t.unflatten(0, (-1, heads)) for t in (rows, channels))
+        rows, channels = (t.reshape(-1, heads, *t.shape[1:]) for t in (rows, channels))
     if rows.dim() != 4:
         raise NotFollowedError(f"what it compares has {rows.dim()} dimensions")
     by_head, by_row = channels[0, :, 0], rows[:, 0, :, 0]
@@ -324,7 +323,9 @@ def _joins(numbers: torch.Tensor, heads: Heads, width: int) -> bool | None:
     return None
 
 
-def turned_behind(projection: fx.Node, joined: Joined, heads: Heads, facts: Facts) -> fx.Node | None:
+def turned_behind(
+    projection: fx.Node, joined: Joined, heads: Heads, facts: Facts
+) -> fx.Node | None:
     """What follows a projection of joined heads in the shape ``(n, length, channels)``, if any.
 
     Args:

@@ -65,9 +65,7 @@ def find_groups(
     return groups, skipped
 
 
-def _channel_by_channel(
-    module: fx.GraphModule, cores: Sequence[HeadCore]
-) -> fx.GraphModule:
+def _channel_by_channel(module: fx.GraphModule, cores: Sequence[HeadCore]) -> fx.GraphModule:
     """A graph that shares the layers, with additions in place of attentions.
 
     Both couple queries, keys, values and results in the same way, channel by channel; an addition

@@ -112,7 +112,9 @@ class ChannelGroup:
     def is_order(self, order: Sequence[int]) -> bool:
         """Whether ``order`` has every channel once, and units whole."""
         whole = sorted(order) == list(range(self.channels))
-        return whole and tuple(order) == self.expanded([c // self.unit for c in order[:: self.unit]])
+        return whole and tuple(order) == self.expanded(
+            [c // self.unit for c in order[:: self.unit]]
+        )
 
     def expanded(self, order: Sequence[int]) -> tuple[int, ...]:
         """Channels in the order of their units."""

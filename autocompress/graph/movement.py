@@ -97,9 +97,7 @@ def _number(module: fx.GraphModule, value: Any) -> float | None:
     return None
 
 
-def places(
-    nodes: Sequence[fx.Node], shape: Sequence[int], numbers: Mapping[str, int]
-) -> list[Any]:
+def places(nodes: Sequence[fx.Node], shape: Sequence[int], numbers: Mapping[str, int]) -> list[Any]:
     """Where the elements of a tensor lie behind each node of a path.
 
     Args:

@@ -28,7 +28,7 @@ def test_heads_depths_and_feed_forward_widths_are_choices() -> None:
     space = networks.space("vit")
     options = {choice.name: choice.options for choice in space.choices}
     assert options["width:stages.0.0.attention.query"] == (192, 160, 128, 96, 64)
-    assert max(options["width:stages.1.2.expand"]) == 768
+    assert options["width:stages.1.2.expand"][0] == 768
     assert options["depth:stages.0"] == options["depth:stages.1"] == (3, 2, 1, 0)
 
 

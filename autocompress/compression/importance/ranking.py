@@ -96,7 +96,8 @@ def rank_channels(
             lost[group.name] = [*gone.tolist(), *lost[group.name]]
             kept[group.name] = ranked[:places].sort().values
             if number < rounds - 1:
-                remove_channels(module, group, torch.tensor(group.expanded(gone.tolist())))
+                channels = torch.tensor(group.expanded(gone.tolist()), dtype=torch.int64)
+                remove_channels(module, group, channels)
     orders = {group.name: group.expanded(lost[group.name]) for group in free}
     return Ranking(criterion.name, rounds, orders, tuple(sorted(unscored)))
 

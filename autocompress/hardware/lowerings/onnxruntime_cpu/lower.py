@@ -548,9 +548,7 @@ class _Builder:
         shape = (*op.shape[:axis], missing, *op.shape[axis + 1 :])
         batch, sizes, token = (self.graph.name(f"{op.name}.{n}") for n in ("n", "sizes", "token"))
         image = next(one.name for one in self.ops if one.kind == "input")
-        self.graph.add(
-            "Shape", [image], batch, TensorType("int64", (1,)), op.name, end=1, start=0
-        )
+        self.graph.add("Shape", [image], batch, TensorType("int64", (1,)), op.name, end=1, start=0)
         rest: list[Operand] = [TensorType("int64", (1,), True, (size,)) for size in shape[1:]]
         kind = TensorType("int64", (len(shape),))
         self.graph.add("Concat", [batch, *rest], sizes, kind, op.name, axis=0)
@@ -566,7 +564,7 @@ class _Builder:
             integers += [SCALE, SCALE, ZERO_U8, ZERO_U8]
             self._finish(op, "ms:MatMulIntegerToFloat", integers)
             return
-        operands = [self._float(name, op) for name in sources]
+        operands: list[Operand] = [self._float(name, op) for name in sources]
         tail = self._tail(op, {"mul", "div"})
         end = op
         if tail is not None and _is_factor(tail):
