@@ -8,6 +8,7 @@ realisation alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import lcm
 
 from autocompress.compression.base import Technique
 from autocompress.compression.parts import Part, Transform
@@ -33,7 +34,7 @@ class Pruning(Technique):
         """One gene per channel group that can be narrowed."""
         found: list[Choice] = []
         for group in graph.groups.values():
-            widths = width_options(group.channels, capabilities.channel_step)
+            widths = width_options(group.channels, capabilities.channel_step, group.unit)
             if group.rigid is None and len(widths) > 1:
                 found.append(Choice(WIDTH + group.name, widths))
         return found
@@ -43,8 +44,11 @@ class Pruning(Technique):
         found = []
         for group in graph.groups.values():
             reason = group.rigid
-            if reason is None and len(width_options(group.channels, capabilities.channel_step)) < 2:
+            widths = width_options(group.channels, capabilities.channel_step, group.unit)
+            if reason is None and len(widths) < 2:
                 reason = f"its {group.channels} channels are too few to take some away"
+                if group.unit > 1:
+                    reason = "it has a single attention head"
             if reason is not None:
                 found.append(Refusal(group.name, self.name, reason))
         told = {s.name: s.reason for s in graph.skipped if s.reason.startswith("its channels")}
@@ -66,12 +70,14 @@ class Pruning(Technique):
         return None
 
 
-def width_options(channels: int, step: int) -> tuple[int, ...]:
+def width_options(channels: int, step: int, unit: int = 1) -> tuple[int, ...]:
     """Widths offered for a group, largest first: the full width, then multiples of the step.
 
-    Groups too narrow for the step use a quarter of their channels, at least 2, instead.
+    Groups too narrow for the step use a quarter of their channels, at least 2, instead; those
+    whose channels go in units, such as attention heads, use the unit.
     """
+    step = lcm(step, unit)
     if channels < 2 * step:
-        step = max(2, channels // 4)
+        step = unit if unit > 1 else max(2, channels // 4)
     rounded = {max(step, round(share * channels / step) * step) for share in SHARES}
     return tuple(sorted({channels, *(w for w in rounded if w < channels)}, reverse=True))

@@ -162,9 +162,10 @@ def sort_channels(
         group = graph.groups.get(name)
         if group is None or group.rigid is not None:
             raise RequestError(f"there is an order for {name!r}, which is no group of free width")
-        if sorted(order) != list(range(group.channels)):
+        if not group.is_order(order):
+            whole = f" that keeps heads of {group.unit} together" if group.unit > 1 else ""
             raise RequestError(
-                f"the order of {name!r} is no permutation of its {group.channels} channels"
+                f"the order of {name!r} is no permutation of its {group.channels} channels{whole}"
             )
     return reorder_channels(graph, {name: torch.tensor(order) for name, order in chosen.items()})
 

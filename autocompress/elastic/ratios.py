@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import lcm
 
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.errors import RequestError
@@ -43,11 +44,11 @@ def candidate_from_ratios(
 ) -> tuple[Candidate, list[RealisedRatio]]:
     """A candidate whose channel groups are pruned as given, and what became of every ratio.
 
-    Widths are rounded to the nearest multiple of ``channel_step``, at least one; a ratio that
-    rounds to all channels prunes nothing. Groups that cannot be narrowed keep their width. Both are
-    said in the answer. Which channels go is up to the
-    :class:`~autocompress.elastic.model.ElasticModel` that the candidate is realised with; it is a
-    candidate of a search space only if the space offers these widths.
+    Widths are rounded to the nearest multiple of ``channel_step`` (of both, where channels go in
+    units such as attention heads), at least one; a ratio that rounds to all channels prunes
+    nothing. Groups that cannot be narrowed keep their width. Both are said in the answer. Which
+    channels go is up to the :class:`~autocompress.elastic.model.ElasticModel` that the candidate is
+    realised with; it is a candidate of a search space only if the space offers these widths.
 
     Args:
         graph: the captured model (``space.graph``).
@@ -55,7 +56,7 @@ def candidate_from_ratios(
             channels to remove, in [0, 1).
         channel_step: widths that run well on the device
             (``profile.capabilities.channel_step``); groups of fewer channels take half of them as
-            their step.
+            their step, or their unit.
         base: the candidate whose other choices are kept; None changes nothing else.
 
     Returns:
@@ -106,7 +107,9 @@ def _realised(group: ChannelGroup, ratio: float, channel_step: int) -> RealisedR
     if group.rigid is not None:
         reason = f"it cannot be narrowed: {group.rigid}" if ratio else None
         return RealisedRatio(group.name, ratio, channels, channels, reason)
-    step = min(channel_step, max(1, channels // 2))
+    step = lcm(channel_step, group.unit)
+    if step > max(1, channels // 2):
+        step = group.unit if group.unit > 1 else max(1, channels // 2)
     wanted = (1.0 - ratio) * channels
     width = min(channels, max(step, round(wanted / step) * step))
     if not ratio:

@@ -295,9 +295,9 @@ def without_unusable_widths(graph: ModelGraph) -> ModelGraph:
     groups = dict(graph.groups)
     skipped = list(graph.skipped)
     for name, group in graph.groups.items():
-        if group.rigid is not None or group.channels < 2:
+        if group.rigid is not None or group.units < 2:
             continue
-        policy = LayerPolicy(width=max(1, group.channels // 2))
+        policy = LayerPolicy(width=group.width_near(group.channels // 2))
         candidate = Candidate(layers={n: policy for n in group.producers if n in graph.layers})
         reason = _narrowing_error(graph, candidate, full)
         if reason is not None:
@@ -316,7 +316,9 @@ def _misread(graph: ModelGraph) -> list[str]:
     """Names of the free groups whose channels are not where the dependency analysis says."""
     generator = torch.Generator().manual_seed(0)
     orders = {
-        name: torch.randperm(group.channels, generator=generator)
+        name: torch.tensor(
+            group.expanded(torch.randperm(group.units, generator=generator).tolist())
+        )
         for name, group in graph.groups.items()
         if group.rigid is None
     }

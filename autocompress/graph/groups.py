@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch_pruning as tp
 from torch import fx, nn
 
+from autocompress.graph.attention import HeadCore
 from autocompress.graph.model_graph import ChannelGroup, GroupMember, Role, Skipped
+from autocompress.graph.movement import remove_unread
 
 
 def find_groups(
-    module: fx.GraphModule, example_inputs: Sequence[torch.Tensor]
+    module: fx.GraphModule,
+    example_inputs: Sequence[torch.Tensor],
+    cores: Sequence[HeadCore] = (),
 ) -> tuple[dict[str, ChannelGroup], list[Skipped]]:
     """All channel groups of a normalised graph, and what could not be analysed.
 
     Groups that must keep their width are returned with the reason in ``rigid``.
+
+    Args:
+        module: the graph.
+        example_inputs: one tensor per input, batch first.
+        cores: its attentions whose heads can be taken away.
     """
+    module = _channel_by_channel(module, cores)
     names = {submodule: name for name, submodule in module.named_modules()}
     try:
         with warnings.catch_warnings(), torch.enable_grad():
@@ -34,12 +45,13 @@ def find_groups(
         return {}, [Skipped("(all channel widths)", reason)]
     groups: dict[str, ChannelGroup] = {}
     skipped: list[Skipped] = []
+    widths = {name: core.head_dim for core in cores for name in core.layers}
     for raw in coupled:
         root = names.get(raw[0].dep.target.module)
         if root is None:
             continue
         try:
-            group = _group(graph, raw, root, names)
+            group = _in_heads(_group(graph, raw, root, names), widths)
         except Exception as error:
             skipped.append(
                 Skipped(
@@ -51,6 +63,50 @@ def find_groups(
         if group.rigid:
             skipped.append(Skipped(group.name, f"width kept: {group.rigid}"))
     return groups, skipped
+
+
+def _channel_by_channel(module: fx.GraphModule, cores: Sequence[HeadCore]) -> fx.GraphModule:
+    """A graph that shares the layers, with additions in place of attentions.
+
+    Both couple queries, keys, values and results in the same way, channel by channel; an addition
+    has no shapes with numbers of heads, which the analysis cannot follow.
+    """
+    if not cores:
+        return module
+    graph = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(module.graph, made))
+    nodes = {old.name: new for old, new in made.items()}
+    for core in cores:
+        output = nodes[core.output]
+        with graph.inserting_before(output):
+            total = graph.call_function(
+                torch.ops.aten.add.Tensor, (nodes[core.key], nodes[core.value])
+            )
+            if core.lengths_differ:
+                total = graph.call_function(torch.ops.aten.mean.dim, (total, [1], True))
+            total = graph.call_function(torch.ops.aten.add.Tensor, (nodes[core.query], total))
+        output.replace_all_uses_with(total)
+    remove_unread(graph)
+    return fx.GraphModule(module, graph)
+
+
+def _in_heads(group: ChannelGroup, widths: Mapping[str, int]) -> ChannelGroup:
+    """The group with the width of its heads, if it has heads.
+
+    Args:
+        group: found channel by channel.
+        widths: of a head, by the layers that project heads.
+    """
+    found = {widths[name] for name in group.producers if name in widths}
+    if not found:
+        return group
+    heads = [m for m in group.members if m.role == "out"]
+    straight = np.arange(group.channels)[:, None]
+    if len(found) > 1 or not all(np.array_equal(m.indices, straight) for m in heads):
+        reason = "its heads do not lie one after the other in all that has its channels"
+        return replace(group, rigid=group.rigid or reason)
+    return replace(group, unit=found.pop())
 
 
 def _group(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from autocompress.graph.attention import free_heads
 from autocompress.graph.blocks import find_alternatives, find_blocks
 from autocompress.graph.capture import trace
 from autocompress.graph.groups import find_groups
@@ -38,9 +39,10 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
     """
     module = trace(model, example_inputs)
     inputs = tuple(x.detach().cpu()[:1].clone() for x in example_inputs)
+    module, cores, tied = free_heads(module, inputs)
     shapes = node_shapes(module, inputs)
     layers, skipped = _layers(module, shapes)
-    groups, unfollowed = find_groups(module, inputs)
+    groups, unfollowed = find_groups(module, inputs, cores)
     blocks = find_blocks(module, shapes, layers)
     alternatives = find_alternatives(module, model, layers)
     return ModelGraph(
@@ -50,7 +52,7 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
         groups=groups,
         blocks=blocks,
         alternatives=alternatives,
-        skipped=[*skipped, *unfollowed],
+        skipped=[*skipped, *tied, *unfollowed],
     )
 
 

@@ -90,12 +90,35 @@ class ChannelGroup:
         channels: how many there are.
         members: every module that has to follow.
         rigid: why it cannot be narrowed, or None.
+        unit: how many neighbouring channels can only go together, such as those of an attention
+            head; its width is a multiple of it.
     """
 
     name: str
     channels: int
     members: tuple[GroupMember, ...]
     rigid: str | None = None
+    unit: int = 1
+
+    @property
+    def units(self) -> int:
+        """How many pieces there are that can go one by one: channels, or heads."""
+        return self.channels // self.unit
+
+    def width_near(self, channels: float) -> int:
+        """The width that it can have and that is nearest, of at least one unit."""
+        return min(self.units, max(1, round(channels / self.unit))) * self.unit
+
+    def is_order(self, order: Sequence[int]) -> bool:
+        """Whether ``order`` has every channel once, and units whole."""
+        whole = sorted(order) == list(range(self.channels))
+        return whole and tuple(order) == self.expanded(
+            [c // self.unit for c in order[:: self.unit]]
+        )
+
+    def expanded(self, order: Sequence[int]) -> tuple[int, ...]:
+        """Channels in the order of their units."""
+        return tuple(int(u) * self.unit + i for u in order for i in range(self.unit))
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -242,6 +265,7 @@ class ModelGraph:
                 {
                     "name": group.name,
                     "channels": group.channels,
+                    "unit": group.unit,
                     "layers": list(group.producers),
                     "rigid": group.rigid,
                 }

@@ -30,7 +30,7 @@ _KINDS: Mapping[str, str] = {
     "layer_norm": "layer_norm", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
-    "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose",
+    "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose", "select": "select",
 }  # fmt: skip
 
 #: Calls that leave nothing in the deployed graph.
@@ -107,8 +107,10 @@ class _Walk:
                 found[name] = None
         names = tuple(found)
         if len(names) == 1 and str(node.target).startswith(("aten.add.", "aten.mul.")):
-            tensors = [a for a in node.args if isinstance(a, fx.Node)]
-            return names * len(tensors)
+            return names * sum(
+                isinstance(a, fx.Node) and self.selection.resolve(a.name) in self.producer
+                for a in node.args
+            )
         return names
 
     def _emit(
@@ -222,7 +224,7 @@ class _Walk:
         if not inputs:
             return  # made of constants: folded when the model is loaded
         base = _base(node)
-        if isinstance(value, list | tuple) or base in _NOTHING:
+        if isinstance(value, list | tuple) or base in _NOTHING or _is_whole(base, arguments, value):
             # a tuple of tensors is an operation for each of those that are used
             self.producer[node.name] = inputs[0]
             self.owed[node.name] = self._held_weights(node)
@@ -232,6 +234,8 @@ class _Walk:
             owed = sum(self.owed.pop(argument.name, 0) for argument in node.all_input_nodes)
             held = self._held_weights(node) + owed
             attributes = dict(_attributes(base, arguments, value)) | ({"bias": 0} if held else {})
+            if base == "gelu" and keywords.get("approximate", "none") != "none":
+                attributes["approximate"] = str(keywords["approximate"])
             self._emit(
                 node,
                 _kind(base, arguments, value),
@@ -298,6 +302,11 @@ def _coded(policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, A
     }
 
 
+def _is_whole(base: str, arguments: Any, value: Any) -> bool:
+    """Whether a slice leaves out nothing."""
+    return base == "slice" and bool(value.shape == arguments[0].shape)
+
+
 def _kind(base: str, arguments: Any, value: torch.Tensor) -> str:
     if base == "mean" and len(arguments) > 1 and isinstance(arguments[0], torch.Tensor):
         axes = {a % arguments[0].dim() for a in (arguments[1] or [])}
@@ -321,6 +330,10 @@ def _attributes(
         return (("perm", _permutation(base, arguments)),)
     if base == "cat":
         return (("axis", int(arguments[1]) if len(arguments) > 1 else 0),)
+    if base == "softmax":
+        return (("axis", int(arguments[1]) % value.dim()),)
+    if base == "select":
+        return (("axis", int(arguments[1]) % arguments[0].dim()), ("index", int(arguments[2])))
     if base == "hardtanh":
         low, high = (arguments[1], arguments[2]) if len(arguments) > 2 else (-1.0, 1.0)
         return (("high", float(high)), ("low", float(low)))

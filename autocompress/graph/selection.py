@@ -171,6 +171,11 @@ def _channels(
             raise RequestError(
                 f"width of {group.name!r} is {width}; the layer has {group.channels} channels"
             )
+        if width % group.unit:
+            raise RequestError(
+                f"width of {group.name!r} is {width}; its channels go in whole heads, so give a "
+                f"multiple of {group.unit}"
+            )
         for member in group.members:
             target = dropped_in if member.role == "in" else dropped_out
             target.setdefault(member.module, []).append(member.indices[width:].ravel())

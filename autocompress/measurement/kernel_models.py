@@ -106,6 +106,8 @@ def kernel_model(signature: KernelSignature, *, copies: int = 1, seed: int = 0) 
             names.append(name)
             if tensor.constant:
                 constants.append(_initializer(name, _constant(signature, position, tensor, rng)))
+            elif op_type == "Expand" and position == 1:  # a shape, not any integers
+                constants.append(_initializer(name, np.array(signature.outputs[0].shape)))
             else:
                 inputs.append(_info(name, tensor))
         results = [f"o{copy}_{i}" for i in range(len(signature.outputs))]

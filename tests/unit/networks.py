@@ -202,9 +202,9 @@ def model(name: str) -> nn.Module:
 def space(name: str) -> ElasticSpace:
     """A captured space with all techniques, for inputs ``(n, 3, 16, 16)``; read only."""
     techniques = make_techniques(None)
-    if name == "tiny_cnn":
+    if name in {"tiny_cnn", "vit"}:
         made = load_space(
-            "tiny_cnn", input_shape=(3, 16, 16), num_classes=10,
+            name, input_shape=(3, 16, 16), num_classes=10,
             techniques=techniques, capabilities=EVERYTHING,
         )  # fmt: skip
         randomise(made.graph.module)

@@ -96,7 +96,7 @@ def _parsed(value: Any, graph: ModelGraph) -> Ranking:
     """
     orders = {str(name): tuple(int(c) for c in order) for name, order in value["orders"].items()}
     for name, group in graph.groups.items():
-        if group.rigid is None and sorted(orders.get(name, ())) != list(range(group.channels)):
+        if group.rigid is None and not group.is_order(orders.get(name, ())):
             raise ValueError(f"the order of {name!r} is not one of {group.channels} channels")
     if unknown := set(orders) - {n for n, g in graph.groups.items() if g.rigid is None}:
         raise ValueError(f"there is no group {min(unknown)!r} of free width")

@@ -54,6 +54,8 @@ def rank_channels(
     (Molchanov et al. 2017, arXiv:1611.06440, section 2). The order of removal, reversed, is the
     ranking, so that narrower candidates keep a part of what wider ones keep.
 
+    Channels that go in units, such as attention heads, are ranked by the sums of their scores.
+
     Args:
         graph: the captured model; its weights are not changed.
         criterion: scores the channels.
@@ -76,7 +78,7 @@ def rank_channels(
         )
     free = [group for group in graph.groups.values() if group.rigid is None]
     module = graph.module if rounds == 1 else copy.deepcopy(graph.module)
-    kept = {group.name: torch.arange(group.channels) for group in free}
+    kept = {group.name: torch.arange(group.units) for group in free}
     lost: dict[str, list[int]] = {group.name: [] for group in free}
     unscored: set[str] = set()
     for number in range(rounds):
@@ -87,14 +89,16 @@ def rank_channels(
         scores = _scores(module, free, criterion, evidence, unscored)
         for group in free:
             alive = kept[group.name]
-            ranked = alive[scores[group.name][alive].argsort(descending=True, stable=True)]
-            places = _places(group.channels, number, rounds)
+            together = scores[group.name].reshape(group.units, group.unit).sum(1)
+            ranked = alive[together[alive].argsort(descending=True, stable=True)]
+            places = _places(group.units, number, rounds)
             gone = ranked[places:]
             lost[group.name] = [*gone.tolist(), *lost[group.name]]
             kept[group.name] = ranked[:places].sort().values
             if number < rounds - 1:
-                remove_channels(module, group, gone)
-    orders = {group.name: tuple(lost[group.name]) for group in free}
+                channels = torch.tensor(group.expanded(gone.tolist()), dtype=torch.int64)
+                remove_channels(module, group, channels)
+    orders = {group.name: group.expanded(lost[group.name]) for group in free}
     return Ranking(criterion.name, rounds, orders, tuple(sorted(unscored)))
 
 

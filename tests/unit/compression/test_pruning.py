@@ -49,3 +49,16 @@ def test_one_gene_per_free_group() -> None:
     choice = choices["width:blocks.0.body.0"]
     assert Pruning().settings(choice, choice.options[0]) == {"width": None}
     assert Pruning().settings(choice, choice.options[1]) == {"width": choice.options[1]}
+
+
+@pytest.mark.parametrize(
+    ("channels", "step", "unit", "expected"),
+    [
+        (64, 16, 16, (64, 48, 32, 16)),
+        (48, 8, 12, (48, 24)),  # multiples of both
+        (36, 16, 12, (36, 24, 12)),  # none but all: heads alone count
+        (32, 1, 32, (32,)),
+    ],
+)
+def test_widths_of_heads(channels: int, step: int, unit: int, expected: tuple[int, ...]) -> None:
+    assert width_options(channels, step, unit) == expected

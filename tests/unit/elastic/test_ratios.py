@@ -14,6 +14,7 @@ from autocompress.elastic.model import ElasticModel, sort_channels
 from autocompress.elastic.ratios import RealisedRatio, candidate_from_ratios
 from autocompress.elastic.realise import realise
 from autocompress.errors import RequestError
+from tests.unit import attention_networks
 from tests.unit.networks import Flattened, ResNet, example, graph
 
 
@@ -128,3 +129,14 @@ def test_orders_that_are_none_are_refused() -> None:
         sort_channels(found, {"conv1": (0, 1, 2)})
     with pytest.raises(RequestError, match="no group of free width"):
         ElasticModel(found, orders={"fc": (0,)})
+
+
+@pytest.mark.parametrize(("step", "widths"), [(1, (8, 4)), (16, (8, 4)), (8, (8, 4))])
+def test_whole_heads_go(step: int, widths: tuple[int, int]) -> None:
+    graph = attention_networks.graph("separate")
+    names = [group.name for group in graph.groups.values() if group.unit > 1]
+    ratios = dict(zip(names, (0.4, 0.9), strict=True))
+    candidate, found = candidate_from_ratios(graph, ratios, channel_step=step)
+    assert tuple(one.width for one in found) == widths
+    assert tuple(candidate.policy(name).width for name in names) == widths
+    graph.operations(candidate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,3 +39,14 @@ def test_it_always_answers(key: str) -> None:
     assert guess.hot_us > 0
     assert guess.ctx_us > 0
     assert 0 < guess.error <= BLIND_ERROR
+
+
+def test_an_unknown_operator_is_priced_by_what_the_device_reaches_with_others() -> None:
+    rows = [row(k) for k in KERNELS]
+    product = KernelSignature.parse("MatMul|f32[1,64,192];c:f32[192,192]|f32[1,64,192]|")
+    fast = [replace(one, hot_us=one.hot_us / 10, ctx_us=one.ctx_us / 10) for one in rows]
+    assert Fallback(fast).guess(product).hot_us < Fallback(rows).guess(product).hot_us
+    assert Fallback(rows).guess(product).hot_us <= Fallback([]).guess(product).hot_us
+    heads = KernelSignature.parse("MatMul|f32[1,6,64,32];f32[1,6,32,64]|f32[1,6,64,64]|")
+    fewer = KernelSignature.parse("MatMul|f32[1,3,64,32];f32[1,3,32,64]|f32[1,3,64,64]|")
+    assert Fallback(rows).guess(fewer).hot_us < Fallback(rows).guess(heads).hot_us

@@ -140,6 +140,8 @@ class _Builder:
             "hardswish": self._hardswish,
             "silu": self._silu,
             "softmax": self._softmax,
+            "layer_norm": self._layer_norm,
+            "select": self._select,
             **dict.fromkeys(_UNARY, self._unary),
         }
 
@@ -344,7 +346,12 @@ class _Builder:
         self.graph.add(
             "MatMul", [source, _f32(weight, constant=True)], product, _f32(op.shape), op.name
         )
-        if bias:
+        tail = self._tail(op, {"gelu"})
+        if bias and tail is not None and not tail.attribute("approximate"):
+            self.done.add(tail.name)
+            self._finish(tail, "ms:BiasGelu", [product, _f32(weight[-1:], constant=True)])
+            self._own(tail, op)
+        elif bias:
             self._finish(op, "Add", [product, _f32(weight[-1:], constant=True)])
         else:
             self._store(op, product)
@@ -379,6 +386,9 @@ class _Builder:
     # -- element by element -----------------------------------------------------------------------
 
     def _binary(self, op: Op) -> None:
+        readers = self.readers.get(op.name, [])
+        if _is_factor(op) and len(readers) == 1 and readers[0].kind == "matmul":
+            return  # see _matmul
         end = self.by_name[self.tails[op.name]]
         integer = op.kind in {"add", "mul"} and len(op.inputs) == 2 and self._all_integer(op)
         if integer and end.name in self.quantized:
@@ -397,7 +407,7 @@ class _Builder:
             return
         operands = [self._float(name, op) for name in op.inputs]
         if len(operands) == 1:
-            operands.append(SCALE)
+            operands.append(_constant_operand(op))
         self._finish(op, _BINARY[op.kind], operands)
 
     def _unary(self, op: Op) -> None:
@@ -410,7 +420,7 @@ class _Builder:
             return
         attributes: dict[str, AttributeValue] = {}
         if op.kind == "gelu":
-            attributes["approximate"] = "none"
+            attributes["approximate"] = str(op.attribute("approximate", "none"))
         self._finish(op, _UNARY[op.kind], [source], **attributes)
 
     def _integer_unary(self, op: Op, **attributes: AttributeValue) -> None:
@@ -514,7 +524,11 @@ class _Builder:
 
     def _concat(self, op: Op) -> None:
         axis = op.attribute("axis", 1)
-        if op.name in self.quantized and self._all_integer(op):
+        token = self._token(op, axis) if isinstance(axis, int) else None
+        if token is not None:
+            floats = [self._float(name, op) for name in op.inputs]
+            self._finish(op, "Concat", [token, *floats], axis=axis)
+        elif op.name in self.quantized and self._all_integer(op):
             operands: list[Operand] = [SCALE, ZERO_U8]
             for name in op.inputs:
                 operands += [self._integer(name), SCALE, ZERO_U8]
@@ -525,12 +539,74 @@ class _Builder:
         else:
             self._finish(op, "Concat", [self._float(name, op) for name in op.inputs], axis=axis)
 
+    def _token(self, op: Op, axis: int) -> str | None:
+        """What a concatenation reads besides activations: a parameter, repeated for the batch."""
+        axis %= len(op.shape)
+        missing = op.shape[axis] - sum(self.by_name[name].shape[axis] for name in op.inputs)
+        if axis == 0 or missing <= 0:
+            return None
+        shape = (*op.shape[:axis], missing, *op.shape[axis + 1 :])
+        batch, sizes, token = (self.graph.name(f"{op.name}.{n}") for n in ("n", "sizes", "token"))
+        image = next(one.name for one in self.ops if one.kind == "input")
+        self.graph.add("Shape", [image], batch, TensorType("int64", (1,)), op.name, end=1, start=0)
+        rest: list[Operand] = [TensorType("int64", (1,), True, (size,)) for size in shape[1:]]
+        kind = TensorType("int64", (len(shape),))
+        self.graph.add("Concat", [batch, *rest], sizes, kind, op.name, axis=0)
+        self.graph.add("Expand", [_f32(shape, constant=True), sizes], token, _f32(shape), op.name)
+        return token
+
     def _matmul(self, op: Op) -> None:
-        self._finish(op, "MatMul", [self._float(name, op) for name in op.inputs])
+        """A product of two activations; numbers that multiply it run inside it."""
+        sources = [self._unscaled(name) for name in op.inputs]
+        scaled = any(name != source for name, source in zip(op.inputs, sources, strict=True))
+        if not scaled and self._all_integer(op):
+            integers: list[Operand] = [self._integer(name) for name in op.inputs]
+            integers += [SCALE, SCALE, ZERO_U8, ZERO_U8]
+            self._finish(op, "ms:MatMulIntegerToFloat", integers)
+            return
+        operands: list[Operand] = [self._float(name, op) for name in sources]
+        tail = self._tail(op, {"mul", "div"})
+        end = op
+        if tail is not None and _is_factor(tail):
+            self.done.add(tail.name)
+            end, scaled = tail, True
+        if scaled:
+            self._finish(end, "ms:FusedMatMul", operands, transBatchA=0, transBatchB=0)
+            self._own(end, op)
+        else:
+            self._finish(op, "MatMul", operands)
+
+    def _unscaled(self, name: str) -> str:
+        """What a number is multiplied with that runs inside the product that reads the result."""
+        op = self.by_name[name]
+        return op.inputs[0] if _is_factor(op) and len(self.readers[name]) == 1 else name
+
+    def _layer_norm(self, op: Op) -> None:
+        constant = _f32(op.shape[-1:], constant=True)
+        operands: list[Operand] = [self._float(op.inputs[0], op), constant, constant]
+        self._finish(op, "LayerNormalization", operands, axis=-1, stash_type=1)
+
+    def _select(self, op: Op) -> None:
+        index = op.attribute("index")
+        place = TensorType("int64", (), True, (index if isinstance(index, int) else 0,))
+        source = self._float(op.inputs[0], op)
+        self._finish(op, "Gather", [source, place], axis=op.attribute("axis"))
 
     def _other(self, op: Op) -> None:
         """An operation without a known kernel keeps its name; only a fallback can price it."""
         self._finish(op, op.kind, [self._float(name, op) for name in op.inputs])
+
+
+def _is_factor(op: Op) -> bool:
+    """Whether an operation multiplies with, or divides by, one number."""
+    return op.kind in {"mul", "div"} and len(op.inputs) == 1 and not op.weight_shape
+
+
+def _constant_operand(op: Op) -> TensorType:
+    """What an operation of two operands reads besides an activation."""
+    held = prod(op.weight_shape) if op.weight_shape else 1
+    shapes = [op.shape[start:] for start in range(len(op.shape))]
+    return next((_f32(shape, constant=True) for shape in shapes if prod(shape) == held), SCALE)
 
 
 def _integer_weight(shape: tuple[int, ...]) -> list[Operand]:
