@@ -83,7 +83,7 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
                 "name": name,
                 "kind": "depthwise conv" if known.is_depthwise else known.kind,
                 "weight_bits": policy.weight_bits,
-                "activation_bits": policy.activation_bits,
+                "activation_bits": op.activation_bits,
                 "width": op.weight_shape[0],
                 "original_width": known.out_channels,
                 "sparsity": policy.sparsity,

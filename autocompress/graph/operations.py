@@ -10,13 +10,13 @@ import operator
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
 
 from autocompress.core.candidate import Candidate, LayerPolicy
-from autocompress.graph.factors import LayerShape, factors
+from autocompress.graph.factors import LayerShape, factors, part_kinds
 from autocompress.graph.layers import kernel_padding, pair
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.ops import Attribute, Op
@@ -32,6 +32,9 @@ _KINDS: Mapping[str, str] = {
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
     "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose",
 }  # fmt: skip
+
+#: Modules whose weights a policy compresses.
+FullLayer: TypeAlias = nn.Conv2d | nn.Linear | nn.Embedding
 
 #: Calls that leave nothing in the deployed graph.
 _NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias", "_to_copy"})
@@ -107,8 +110,9 @@ class _Walk:
                 found[name] = None
         names = tuple(found)
         if len(names) == 1 and str(node.target).startswith(("aten.add.", "aten.mul.")):
-            tensors = [a for a in node.args if isinstance(a, fx.Node)]
-            return names * len(tensors)
+            read = [a for a in node.args if isinstance(a, fx.Node)]
+            made = [a for a in read if self.selection.resolve(a.name) in self.producer]
+            return names * len(made)
         return names
 
     def _emit(
@@ -130,7 +134,7 @@ class _Walk:
         module = self.graph.submodule(name)
         source = self.selection.resolve(node.all_input_nodes[0].name)
         value = self.values[source]
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
             self._layer(node, name, module, value)
             return
         self.values[node.name] = value
@@ -165,7 +169,7 @@ class _Walk:
                 return
 
     def _layer(
-        self, node: fx.Node, name: str, module: nn.Conv2d | nn.Linear, value: torch.Tensor
+        self, node: fx.Node, name: str, module: FullLayer, value: torch.Tensor
     ) -> None:
         policy, layer = self.candidate.policy(name), self.graph.layers[name]
         whole = self._kept(name, module)
@@ -178,19 +182,25 @@ class _Walk:
         shapes = factors(layer, whole, policy) or (whole,)
         inputs = self._inputs(node)
         names, labels = part_names(node.name, len(shapes)), part_layers(name, len(shapes))
-        for part, label, shape in zip(names, labels, shapes, strict=True):
-            bias = int(module.bias is not None and part == node.name)
+        kinds = part_kinds(layer.kind, len(shapes))
+        for part, label, shape, kind in zip(names, labels, shapes, kinds, strict=True):
+            bias = int(getattr(module, "bias", None) is not None and part == node.name)
             attributes = {**more, "bias": bias, **_conv_attributes(shape)}
-            value = self.graph.shapes.layer(value, shape.weight, attributes)
+            if kind == "embedding":
+                value = self.graph.shapes.rows(value, shape.weight)
+            else:
+                value = self.graph.shapes.layer(value, shape.weight, attributes)
             self.values[node.name] = value
             self._emit(
-                node, layer.kind, inputs, name=part, layer=label,
-                **_coded(policy, shape.weight, attributes),
+                node, kind, inputs, name=part, layer=label,
+                **_coded(kind, policy, shape.weight, attributes),
             )  # fmt: skip
             inputs = (part,)
 
-    def _kept(self, name: str, module: nn.Conv2d | nn.Linear) -> LayerShape:
+    def _kept(self, name: str, module: FullLayer) -> LayerShape:
         """What the candidate keeps of a layer, before its weight is factorised."""
+        if isinstance(module, nn.Embedding):
+            return LayerShape(tuple(module.weight.shape))
         out = self.selection.out_indices.get(name)
         kept_in = self.selection.in_indices.get(name)
         weight = list(module.weight.shape)
@@ -219,8 +229,9 @@ class _Walk:
         value = self.graph.shapes.call(node, arguments, keywords)
         self.values[node.name] = value
         inputs = self._inputs(node)
-        if not inputs:
-            return  # made of constants: folded when the model is loaded
+        if not inputs:  # made of constants: folded when the model is loaded
+            self.owed[node.name] = self._held_weights(node)
+            return
         base = _base(node)
         if isinstance(value, list | tuple) or base in _NOTHING:
             # a tuple of tensors is an operation for each of those that are used
@@ -286,12 +297,14 @@ def _conv_attributes(shape: LayerShape) -> dict[str, Attribute]:
     }
 
 
-def _coded(policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, Attribute]) -> Any:
+def _coded(
+    kind: str, policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, Attribute]
+) -> Any:
     return {
         "attributes": tuple(sorted(attributes.items())),
         "weight_shape": weight,
         "weight_bits": policy.weight_bits,
-        "activation_bits": policy.activation_bits,
+        "activation_bits": 32 if kind == "embedding" else policy.activation_bits,
         "sparsity": policy.sparsity_of(weight),
         "codebook": policy.codebook or 0,
     }

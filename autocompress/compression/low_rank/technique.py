@@ -20,14 +20,15 @@ from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
 from autocompress.errors import RequestError
-from autocompress.graph.factors import LayerShape, factors
+from autocompress.graph.factors import LayerShape, factors, part_kinds
 from autocompress.graph.model_graph import Layer, ModelGraph
 
 RANK = "rank:"
-#: Forms that a space offers unless told otherwise: for layers with a kernel, and for those without.
+#: Forms that a space offers unless told otherwise: for layers with a kernel, for those without, and
+#: for embeddings.
 #: On a ResNet-20's 3x3 layers the others mostly need more multiplications for the same error. Every
 #: form can be asked for by name, and in a policy.
-WITH_KERNEL, WITHOUT = ("spatial", "cp"), ("whitened",)
+WITH_KERNEL, WITHOUT, TABLE = ("spatial", "cp"), ("whitened",), ("svd",)
 
 
 class LowRank(Technique):
@@ -65,7 +66,7 @@ class LowRank(Technique):
         found: list[Choice] = []
         for layer in graph.layers.values():
             module = graph.submodule(layer.name)
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
                 offered = self._offered(layer)
                 options = rank_options(layer, module, capabilities.rank_step, offered)
                 if options:
@@ -73,7 +74,7 @@ class LowRank(Technique):
         return found
 
     def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
-        """Groups, shared weights, or no rank that pays."""
+        """Groups, shared weights, or no rank that pays, or no form for it among those asked for."""
         if layer.groups > 1:
             kind = "depthwise" if layer.is_depthwise else "grouped"
             return f"{kind} convolution: its weight is many small matrices, not one"
@@ -82,7 +83,7 @@ class LowRank(Technique):
         forms = ", ".join(self._offered(layer))
         return (
             f"no rank in steps of {capabilities.rank_step} needs {WORTHWHILE:.0%} of its "
-            f"multiplications or fewer ({forms})"
+            f"{'weights' if layer.kind == 'embedding' else 'multiplications'} or fewer ({forms})"
         )
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
@@ -91,9 +92,13 @@ class LowRank(Technique):
 
     def looks_at_inputs(self, layer: Layer) -> bool:
         """Where the whitened form is offered."""
-        return "whitened" in self._offered(layer) and layer.groups == 1 and layer.calls == 1
+        offered = self._offered(layer)
+        multiplies = layer.groups == 1 and layer.kind != "embedding"
+        return "whitened" in offered and multiplies and layer.calls == 1
 
     def _offered(self, layer: Layer) -> tuple[str, ...]:
+        if layer.kind == "embedding":
+            return self.forms or TABLE
         return self.forms or (WITH_KERNEL if prod(layer.kernel) > 1 else WITHOUT)
 
     def simulate(
@@ -131,9 +136,10 @@ class LowRank(Technique):
 
 def _written(part: Part, split: Split, shapes: Sequence[LayerShape]) -> list[Part]:
     """The part as several in a row; the last has its bias."""
+    kinds = part_kinds(part.kind, len(shapes))
     made = [
-        Part(part.kind, weight, None, shape.stride, shape.padding, shape.dilation, shape.groups)
-        for weight, shape in zip(split(part.weight), shapes, strict=True)
+        Part(kind, weight, None, shape.stride, shape.padding, shape.dilation, shape.groups)
+        for kind, weight, shape in zip(kinds, split(part.weight), shapes, strict=True)
     ]
     made[-1] = replace(made[-1], bias=part.bias)
     return made
