@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from autocompress.errors import RequestError
 
-WIDTH = 96
-HEADS = 6
-FEED_FORWARD = 384
-BLOCKS = 4
+WIDTH = 64
+HEADS = 4
+FEED_FORWARD = 256
+BLOCKS = 3
 DROPOUT = 0.1
 #: Added to the attention scores of padding: as good as minus infinity, but finite, so that a row
 #: of nothing but padding stays a number.

@@ -27,7 +27,9 @@ _KINDS: Mapping[str, str] = {
     "hardsigmoid": "hardsigmoid", "sigmoid": "sigmoid", "silu": "silu", "gelu": "gelu",
     "tanh": "tanh", "leaky_relu": "leaky_relu", "elu": "elu", "add": "add", "sub": "sub",
     "mul": "mul", "div": "div", "matmul": "matmul", "bmm": "matmul", "softmax": "softmax",
-    "layer_norm": "layer_norm", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
+    "layer_norm": "layer_norm", "to": "cast", "_to_copy": "cast", "ne": "not_equal",
+    "eq": "equal", "sum": "sum", "rsub": "sub", "clamp": "clamp",
+    "scaled_dot_product_attention": "attention", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
     "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose",
@@ -37,7 +39,7 @@ _KINDS: Mapping[str, str] = {
 FullLayer: TypeAlias = nn.Conv2d | nn.Linear | nn.Embedding
 
 #: Calls that leave nothing in the deployed graph.
-_NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias", "_to_copy"})
+_NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias"})
 
 
 def operations(graph: ModelGraph, candidate: Candidate) -> tuple[Op, ...]:
@@ -120,6 +122,10 @@ class _Walk:
     ) -> None:
         value = self.values[node.name]
         shape = tuple(int(n) for n in value.shape) if isinstance(value, torch.Tensor) else ()
+        if isinstance(value, torch.Tensor) and value.dtype != torch.float32:
+            dtype = str(value.dtype).removeprefix("torch.")
+            given = dict(more.get("attributes", ()))
+            more["attributes"] = tuple(sorted({**given, "dtype": dtype}.items()))
         self.producer[node.name] = node.name
         self.ops.append(Op(name or node.name, kind, inputs, shape, **more))
 
@@ -233,7 +239,9 @@ class _Walk:
             self.owed[node.name] = self._held_weights(node)
             return
         base = _base(node)
-        if isinstance(value, list | tuple) or base in _NOTHING:
+        if isinstance(value, list | tuple) or base in _NOTHING or _converts_nothing(
+            base, arguments, value
+        ):
             # a tuple of tensors is an operation for each of those that are used
             self.producer[node.name] = inputs[0]
             self.owed[node.name] = self._held_weights(node)
@@ -260,6 +268,11 @@ class _Walk:
                 self.held.add(target)
                 found += self._attribute(target).numel()
         return found
+
+
+def _converts_nothing(base: str, arguments: Any, value: Any) -> bool:
+    """Whether a conversion gives a tensor as it is."""
+    return base in {"to", "_to_copy"} and value.dtype == arguments[0].dtype
 
 
 def _base(node: fx.Node) -> str:
@@ -336,7 +349,7 @@ def _attributes(
     if base == "hardtanh":
         low, high = (arguments[1], arguments[2]) if len(arguments) > 2 else (-1.0, 1.0)
         return (("high", float(high)), ("low", float(low)))
-    if base == "mean":
+    if base in {"mean", "sum"}:
         keep = bool(arguments[2]) if len(arguments) > 2 else False
         return (("keepdim", int(keep)),)
     return ()

@@ -33,7 +33,8 @@ class Op:
         shape: output shape with batch 1, such as ``(1, 64, 8, 8)``.
         layer: the user's layer name for conv, linear and embedding ("<layer>.0", "<layer>.1" and so
             on for the parts of a low-rank layer).
-        attributes: sorted pairs: kernel, stride, padding, dilation, groups, bias, axis …
+        attributes: sorted pairs: kernel, stride, padding, dilation, groups, bias, axis …; "dtype"
+            where its output is no float32.
         weight_shape: shape of the weight, or empty.
         weight_bits: bits per stored weight.
         activation_bits: bits of input and output activations that the layer's policy asks for; 32

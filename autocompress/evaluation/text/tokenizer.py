@@ -19,6 +19,8 @@ PADDING_ID = 0
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 _UNKNOWN_ID = 1
 _SPECIAL = (PADDING, UNKNOWN)
+#: Never given out here; other tokenisers take no vocabulary without them.
+_RESERVED = ("[CLS]", "[SEP]", "[MASK]")
 #: Longer words are unknown: they are links or noise, and cost quadratic time.
 _LONGEST_WORD = 100
 #: The file that a vocabulary is saved as.
@@ -70,7 +72,7 @@ class Tokenizer:
 
         Args:
             texts: those of the training examples.
-            size: tokens at the most, the two special ones included.
+            size: tokens at the most, the five special ones included.
             length: tokens in a row; None takes what 99 in 100 of the texts fit into, rounded up
                 to a multiple of 8.
 
@@ -82,11 +84,10 @@ class Tokenizer:
         known = {word: n for word, n in counts.items() if len(word) <= _LONGEST_WORD}
         if not known:
             raise DataError("the texts hold no word; there is nothing to learn a vocabulary from")
-        if size <= len(_SPECIAL):
+        special = (*_SPECIAL, *_RESERVED)
+        if size <= len(special):
             raise DataError(f"a vocabulary of {size} tokens holds no piece; give more")
-        special = set(_SPECIAL)
-        pieces = [p for p in learn_pieces(known, size - len(_SPECIAL)) if p not in special]
-        made = cls([*_SPECIAL, *pieces], length or 1)
+        made = cls([*special, *learn_pieces(known, size - len(special))], length or 1)
         if length is None:
             needed = np.quantile([len(made.encode(text)) for text in texts], 0.99)
             made.length = max(8, -(-int(np.ceil(needed)) // 8) * 8)

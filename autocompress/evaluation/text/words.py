@@ -11,7 +11,7 @@ _SYMBOLS = frozenset("$+<=>^`|~")
 def words(text: str) -> list[str]:
     """The words of a text: lower case, without accents, each punctuation mark on its own.
 
-    Control characters vanish and any white space divides words. The rules are those of BERT's
+    Control characters and halves of surrogate pairs vanish, and any white space divides words. The rules are those of BERT's
     uncased tokeniser (Devlin et al. 2019, arXiv:1810.04805), but for Chinese characters, which are
     not set apart.
     """
@@ -24,7 +24,7 @@ def _spelled(character: str) -> str:
     if character in "\t\n\r":
         return " "
     kind = unicodedata.category(character)
-    if kind in {"Mn", "Cc", "Cf"} or character == "\ufffd":
+    if kind in {"Mn", "Cc", "Cf", "Cs"} or character == "\ufffd":
         return ""
     if kind.startswith("P") or character in _SYMBOLS:
         return f" {character} "
