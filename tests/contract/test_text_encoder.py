@@ -25,6 +25,7 @@ from autocompress.evaluation.evaluator import uniform
 from autocompress.export.onnx_export import ExportedModel, export_onnx
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.lowerings.onnxruntime_cpu.lower import lower
+from autocompress.hardware.onnx_operations import read_operations
 from autocompress.hardware.size import size_bytes
 from autocompress.measurement.kernels import KernelSignature, signatures
 from autocompress.runtimes.registry import load_runtime
@@ -194,3 +195,23 @@ def test_its_embedding_is_a_layer_and_its_positions_are_counted() -> None:
     ops = graph.operations(Candidate())
     held = sum(np.prod(op.weight_shape) for op in ops if op.kind == "add" and op.weight_shape)
     assert held == LENGTH * 64
+
+
+def test_a_device_without_a_runtime_reads_the_file(candidate: Candidate, tmp_path: Path) -> None:
+    exported(candidate, tmp_path / "m.onnx")
+    (embedding,) = [op for op in read_operations(tmp_path / "m.onnx") if op.kind == "embedding"]
+    (own,) = [op for op in text_space().graph.operations(candidate) if op.kind == "embedding"]
+    assert (embedding.shape, embedding.weight_shape) == (own.shape, own.weight_shape)
+    if not own.codebook:
+        assert embedding.weight_bits == own.weight_bits
+
+
+def test_openvino_runs_it_at_any_length(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    exported(CANDIDATES["tokens of 4 bits"], tmp_path / "m.onnx")
+    session = load_runtime("openvino").load(tmp_path / "m.onnx")
+    assert session.inputs[0].zeros().shape == (1, LENGTH)
+    ours = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    for length in (LENGTH, 5):
+        x = rows(3, length).numpy()
+        assert np.abs(session.run([x])[0] - ours.run(None, {"ids": x})[0]).max() <= 1e-4
