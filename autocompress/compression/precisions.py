@@ -29,8 +29,7 @@ def precision_choices(graph: ModelGraph, capabilities: Capabilities) -> Sequence
     return [
         Choice(PRECISION + layer.name, offered, ordered=False)
         for layer in graph.layers.values()
-        if layer.calls == 1
-        and len(offered := stored if layer.kind == "embedding" else options) > 1
+        if layer.calls == 1 and len(offered := stored if layer.kind == "embedding" else options) > 1
     ]
 
 

@@ -41,9 +41,10 @@ def simulate_quantization(
     """A trainable copy of ``module`` that computes as its deployed form does.
 
     Layers with fewer than 32 weight bits become :class:`SimulatedConv2d`,
-    :class:`SimulatedLinear` or :class:`SimulatedEmbedding` (their ``weight`` and ``bias`` stay float parameters); every quantised
-    tensor passes an :class:`ActivationQuantizer`, except behind operations that only move values,
-    which keep their input's scale. Activation ranges are observed with the weights already
+    :class:`SimulatedLinear` or :class:`SimulatedEmbedding` (their ``weight`` and ``bias`` stay
+    float parameters); every quantised tensor passes an :class:`ActivationQuantizer`, except behind
+    operations that only move values, which keep their input's scale. Activation ranges are
+    observed with the weights already
     rounded.
 
     Args:

@@ -148,6 +148,6 @@ class SimulatedEmbedding(StoredLayer, nn.Embedding):
         nn.Embedding.__init__(self, module.num_embeddings, module.embedding_dim, device="meta")
         self._adopt(module, form)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the base class's name differs
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """As the plain layer: ids of any shape to rows ``(*ids.shape, width)``."""
         return nn.functional.embedding(ids, self.stored_weight(None))

@@ -34,6 +34,7 @@ from autocompress.evaluation.splits import Split
 from autocompress.evaluation.task import Task
 from autocompress.graph.capture import trace
 from autocompress.graph.folding import fold_batch_norm
+from autocompress.graph.model_graph import Layer
 from autocompress.graph.ops import Op
 from autocompress.graph.pickling import PlainGraph, from_plain, to_plain
 

@@ -1,4 +1,4 @@
-"""How each tensor's shape depends on the batch size, and on the length of rows where that is free."""
+"""How each tensor's shape depends on the batch size, and on the length of rows if that is free."""
 
 from __future__ import annotations
 

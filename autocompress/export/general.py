@@ -95,9 +95,7 @@ def _tensors(lowering: Lowering, node: fx.Node) -> list[fx.Node]:
 def _translated(module: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Any:
     inputs = tuple(x[:1].expand(2, *x.shape[1:]).contiguous() for x in example_inputs)
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
-    dynamic = tuple(
-        {axis: torch.export.Dim.AUTO for axis in (0, *free_axes(node))} for node in places
-    )
+    dynamic = tuple(dict.fromkeys((0, *free_axes(node)), torch.export.Dim.AUTO) for node in places)
     with _quiet():
         try:
             program = torch.onnx.export(

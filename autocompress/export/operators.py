@@ -128,7 +128,9 @@ def _adaptive_avg_pool(writer: OnnxWriter, call: Call) -> str | None:
     source, target = call.inputs[0].constants[2:], call.output.constants[2:]
     if target == (1, 1):
         return writer.node("GlobalAveragePool", [call.value], name=call.name)
-    if any(call.inputs[0].is_free(axis) for axis in (2, 3)) or any(s % t for s, t in zip(source, target, strict=True)):
+    if any(call.inputs[0].is_free(axis) for axis in (2, 3)) or any(
+        s % t for s, t in zip(source, target, strict=True)
+    ):
         return None
     kernel = [s // t for s, t in zip(source, target, strict=True)]
     return writer.node(

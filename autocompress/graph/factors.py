@@ -113,7 +113,9 @@ def factors(layer: Layer, whole: LayerShape, policy: LayerPolicy) -> tuple[Layer
         )
     if not _FITS[policy.factorization](whole.kernel):
         return None
-    made = _table(whole, policy) if _is_table(layer) else _SHAPES[policy.factorization](whole, policy)
+    made = (
+        _table(whole, policy) if _is_table(layer) else _SHAPES[policy.factorization](whole, policy)
+    )
     size = entering(layer, whole)
     return made if macs(made, size) < macs((whole,), size) else None
 
@@ -128,7 +130,9 @@ def why_not(layer: Layer, factorization: str) -> str | None:
     if layer.groups > 1:
         return "it has groups, whose filters are small already"
     if _is_table(layer):
-        return None if factorization == "svd" else "its rows are looked up: only 'svd' is for tables"
+        return (
+            None if factorization == "svd" else "its rows are looked up: only 'svd' is for tables"
+        )
     kernel = (layer.kernel[0], layer.kernel[-1]) if layer.kernel else (1, 1)
     if not _FITS[factorization](kernel):
         shape = "x".join(str(k) for k in layer.kernel)

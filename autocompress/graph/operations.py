@@ -174,9 +174,7 @@ class _Walk:
                 self.ops[i] = replace(op, attributes=attributes)
                 return
 
-    def _layer(
-        self, node: fx.Node, name: str, module: FullLayer, value: torch.Tensor
-    ) -> None:
+    def _layer(self, node: fx.Node, name: str, module: FullLayer, value: torch.Tensor) -> None:
         policy, layer = self.candidate.policy(name), self.graph.layers[name]
         whole = self._kept(name, module)
         more: dict[str, Attribute] = {}
@@ -239,8 +237,10 @@ class _Walk:
             self.owed[node.name] = self._held_weights(node)
             return
         base = _base(node)
-        if isinstance(value, list | tuple) or base in _NOTHING or _converts_nothing(
-            base, arguments, value
+        if (
+            isinstance(value, list | tuple)
+            or base in _NOTHING
+            or _converts_nothing(base, arguments, value)
         ):
             # a tuple of tensors is an operation for each of those that are used
             self.producer[node.name] = inputs[0]

@@ -31,9 +31,7 @@ def example_shape(metadata: Mapping[str, str], spec: TensorSpec) -> tuple[int, .
     if len(parts) != len(spec.shape) or not all(part.isdecimal() for part in parts):
         return ()
     shape = tuple(int(part) for part in parts)
-    fits = all(
-        0 < n <= _LONGEST and d in (None, n) for n, d in zip(shape, spec.shape, strict=True)
-    )
+    fits = all(0 < n <= _LONGEST and d in (None, n) for n, d in zip(shape, spec.shape, strict=True))
     return shape if fits else ()
 
 

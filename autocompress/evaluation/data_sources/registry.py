@@ -40,7 +40,8 @@ SOURCES: Mapping[str, Source] = {
         "sst2:DIR[@LENGTH]", "SST-2 as train.parquet, dev.parquet, test.parquet", text.read_sst2
     ),
     "text": Source(
-        "text:DIR[@LENGTH]", "train.parquet [val, test], columns text and label; LENGTH tokens each",
+        "text:DIR[@LENGTH]",
+        "train.parquet [val, test], columns text and label; LENGTH tokens each",
         text.read,
     ),
     "images": Source(

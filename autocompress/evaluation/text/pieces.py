@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 #: In front of a piece that goes on with a word.
 CONTINUES = "##"
@@ -86,7 +87,7 @@ class _Joining:
 
     def _count(self, word: str, sign: int) -> set[Pair]:
         parts = self.split[word]
-        found = list(zip(parts, parts[1:], strict=False))
+        found = list(pairwise(parts))
         for pair in found:
             self.pairs[pair] += sign * self.counts[word]
             if sign > 0:

@@ -11,9 +11,9 @@ _SYMBOLS = frozenset("$+<=>^`|~")
 def words(text: str) -> list[str]:
     """The words of a text: lower case, without accents, each punctuation mark on its own.
 
-    Control characters and halves of surrogate pairs vanish, and any white space divides words. The rules are those of BERT's
-    uncased tokeniser (Devlin et al. 2019, arXiv:1810.04805), but for Chinese characters, which are
-    not set apart.
+    Control characters and halves of surrogate pairs vanish, and any white space divides words. The
+    rules are those of BERT's uncased tokeniser (Devlin et al. 2019, arXiv:1810.04805), but for
+    Chinese characters, which are not set apart.
     """
     plain = unicodedata.normalize("NFD", text.lower())
     return "".join(_spelled(character) for character in plain).split()

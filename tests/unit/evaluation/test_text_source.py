@@ -79,7 +79,7 @@ def test_unusable_columns(tmp_path: Path, columns: Any, said: str) -> None:
 
 
 def test_unusable_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no train.parquet"):
+    with pytest.raises(DataError, match=r"holds no train\.parquet"):
         Data.load(f"text:{tmp_path}")
     pq.write_table(pa.table({"sentence": TEXTS}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="columns sentence; it needs text and label"):

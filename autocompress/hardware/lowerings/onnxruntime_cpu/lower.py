@@ -395,7 +395,6 @@ class _Builder:
     def _embedding(self, op: Op) -> None:
         """Rows of a table, made floats once they have been looked up."""
         ids, shape = op.inputs[0], op.weight_shape
-        rows, width = shape
         stored = "float32"
         if op.codebook:
             stored = "uint8"
@@ -418,7 +417,7 @@ class _Builder:
         else:
             floats, steps = (self.graph.name(f"{op.name}.{part}") for part in ("floats", "steps"))
             self.graph.add("Cast", [codes], floats, _f32(op.shape), op.name, to=_FLOAT)
-            scales, kind = _f32((rows, 1), constant=True), _f32((*op.shape[:-1], 1))
+            scales, kind = _f32((shape[0], 1), constant=True), _f32((*op.shape[:-1], 1))
             self.graph.add("Gather", [scales, ids], steps, kind, op.name, axis=0)
             self.graph.add("Mul", [floats, steps], value, _f32(op.shape), op.name)
         self._store(op, value)
