@@ -47,7 +47,8 @@ class Attention(nn.Module):
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         """``(n, length, width)`` to ``(n, heads, length, width / heads)``."""
-        return x.unflatten(2, (-1, self.head_width)).transpose(1, 2)
+        heads = torch.unflatten(x, 2, (-1, self.head_width))
+        return heads.transpose(1, 2)
 
 
 class Block(nn.Module):

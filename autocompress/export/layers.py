@@ -114,7 +114,7 @@ class LayerWriter:
             stored = writer.constant(codes, name=name)
         else:
             stored = writer.codes(codes, held.bits, name=name)
-        names = (stored,)
+        names: tuple[str, ...] = (stored,)
         if held.bits < 8:  # no runtime looks up parts of bytes
             stored = writer.cast(stored, np.uint8 if held.table is not None else np.int8)
             names = (*names, stored)

@@ -188,7 +188,7 @@ class OnnxWriter:
     def _sizes(self, source: str | None, start: int, end: int) -> str | None:
         return None if source is None else self._once("Shape", [source], start=start, end=end)
 
-    def _once(self, op_type: str, inputs: list[str], **attributes: int) -> str:
+    def _once(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
         """A node that is there once, however often it is asked for."""
         key = (op_type, *inputs, *attributes.items())
         if key not in self._made:

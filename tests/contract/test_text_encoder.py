@@ -25,7 +25,9 @@ from autocompress.evaluation.evaluator import uniform
 from autocompress.export.onnx_export import ExportedModel, export_onnx
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.lowerings.onnxruntime_cpu.lower import lower
+from autocompress.hardware.lowerings.plain import PLAIN, lowering
 from autocompress.hardware.onnx_operations import read_operations
+from autocompress.hardware.roofline import work_of
 from autocompress.hardware.size import size_bytes
 from autocompress.measurement.kernels import KernelSignature, signatures
 from autocompress.runtimes.registry import load_runtime
@@ -215,3 +217,17 @@ def test_openvino_runs_it_at_any_length(tmp_path: Path) -> None:
     for length in (LENGTH, 5):
         x = rows(3, length).numpy()
         assert np.abs(session.run([x])[0] - ours.run(None, {"ids": x})[0]).max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["fp32", "int8", "tokens of 4 bits", "tokens of 16 values"])
+def test_an_analytic_device_reads_the_rows_alone(name: str) -> None:
+    """A table costs what is looked up in it, and attention its two products."""
+    ops = text_space().graph.operations(CANDIDATES[name])
+    kernels = lowering(PLAIN)(ops, quantized_tensors(ops))
+    (table,) = [k for owner, k in kernels if owner == "embedding"]
+    stored = {"fp32": 4}.get(name, 1)
+    assert table.weight_bytes == LENGTH * 64 * stored
+    products = [k for owner, k in kernels if owner == "scaled_dot_product_attention"]
+    kept = [k.op_type for k in products if k.op_type not in ("Dequantize", "Quantize")]
+    assert kept == ["MatMul", "Add", "Softmax", "MatMul"]
+    assert sum(work_of(k) for k in products if k.op_type == "MatMul") == 2 * LENGTH * LENGTH * 64

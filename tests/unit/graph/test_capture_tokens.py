@@ -31,7 +31,8 @@ class Mean(nn.Module):
         self.head = nn.Linear(6, 3)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.table(ids).mean(1))
+        logits: torch.Tensor = self.head(self.table(ids).mean(1))
+        return logits
 
 
 class Flat(Mean):
@@ -42,7 +43,8 @@ class Flat(Mean):
         self.head = nn.Linear(60, 3)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.table(ids).flatten(1))
+        logits: torch.Tensor = self.head(self.table(ids).flatten(1))
+        return logits
 
 
 class Positions(Mean):
@@ -58,14 +60,16 @@ class Positions(Mean):
         real = (ids != 0).unsqueeze(2)
         x = x.view(n, length, 2, 3).transpose(1, 2).reshape(n, 2, -1).view(n, 2, length, 3)
         x = x.transpose(1, 2).reshape(n, length, 6)
-        return self.head((x * real.float()).sum(1) / real.sum(1).clamp(min=1))
+        logits: torch.Tensor = self.head((x * real.float()).sum(1) / real.sum(1).clamp(min=1))
+        return logits
 
 
 class TwoOfOne(Mean):
     """One table, looked up twice."""
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.table(ids).mean(1) + self.table(ids.flip(1))[:, 0])
+        logits: torch.Tensor = self.head(self.table(ids).mean(1) + self.table(ids.flip(1))[:, 0])
+        return logits
 
 
 @pytest.mark.parametrize(

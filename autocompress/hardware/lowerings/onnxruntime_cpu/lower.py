@@ -508,10 +508,10 @@ class _Builder:
                 op.name,
             )
             return
-        operands: list[Operand] = [self._float(name, op) for name in op.inputs]
-        if len(operands) == 1:
-            operands.append(_held(op))
-        self._finish(op, _BINARY[op.kind], operands)
+        floats: list[Operand] = [self._float(name, op) for name in op.inputs]
+        if len(floats) == 1:
+            floats.append(_held(op))
+        self._finish(op, _BINARY[op.kind], floats)
 
     def _unary(self, op: Op) -> None:
         if op.name in self.quantized and self._all_integer(op) and op.kind in _INTEGER_UNARY:
