@@ -66,7 +66,7 @@ def load_space(
     describe = getattr(module, "architecture", None)
     return ElasticSpace.from_model(
         model,
-        (_example(input_shape, vocabulary),),
+        (example_input(input_shape, vocabulary),),
         name=name,
         techniques=techniques,
         capabilities=capabilities,
@@ -86,8 +86,13 @@ def _about_tokens(module: ModuleType, vocabulary: int | None) -> dict[str, int |
     return {"vocabulary": vocabulary} if takes else {}
 
 
-def _example(input_shape: Sequence[int], vocabulary: int | None) -> torch.Tensor:
-    """An input to capture with: zeros, or for token ids many different ones and some padding."""
+def example_input(input_shape: Sequence[int], vocabulary: int | None = None) -> torch.Tensor:
+    """An input to capture with: zeros, or for token ids many different ones and some padding.
+
+    Args:
+        input_shape: shape of one input, without the batch dimension.
+        vocabulary: how many token ids there are; None for floats.
+    """
     if vocabulary is None:
         return torch.zeros(1, *input_shape)
     ids = 1 + torch.arange(prod(input_shape)) % max(1, vocabulary - 1)

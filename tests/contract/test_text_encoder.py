@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
+from autocompress.cli.devices import texts
 from autocompress.compression.registry import make_techniques
 from autocompress.compression.simulation import simulate_quantization
 from autocompress.core.candidate import Candidate, LayerPolicy
@@ -30,6 +31,7 @@ from autocompress.hardware.onnx_operations import read_operations
 from autocompress.hardware.roofline import work_of
 from autocompress.hardware.size import size_bytes
 from autocompress.measurement.kernels import KernelSignature, signatures
+from autocompress.measurement.synthesis import synthesise
 from autocompress.runtimes.registry import load_runtime
 from autocompress.testing.spaces import SpaceContract
 from tests.unit import networks
@@ -231,3 +233,26 @@ def test_an_analytic_device_reads_the_rows_alone(name: str) -> None:
     kept = [k.op_type for k in products if k.op_type not in ("Dequantize", "Quantize")]
     assert kept == ["MatMul", "Add", "Softmax", "MatMul"]
     assert sum(work_of(k) for k in products if k.op_type == "MatMul") == 2 * LENGTH * LENGTH * 64
+
+
+@pytest.mark.parametrize("name", ["fp32", "int8", "tokens of 4 bits"])
+def test_a_network_to_time_elsewhere_runs_as_the_real_one(name: str, tmp_path: Path) -> None:
+    ops = text_space().graph.operations(CANDIDATES[name])
+    quantized = quantized_tensors(ops)
+    stand_in = synthesise(ops, quantized)
+    session = onnxruntime.InferenceSession(stand_in)
+    assert session.run(None, {"ids": rows(2, LENGTH).numpy()})[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "count"), [("3x8x9", (3, 8, 9), None), ("64@8192", (64,), 8192)]
+)
+def test_inputs_as_texts(text: str, shape: tuple[int, ...], count: int | None) -> None:
+    assert (texts.input_shape(text), texts.vocabulary(text)) == (shape, count)
+
+
+@pytest.mark.parametrize("text", ["64@", "64@1", "64@x", "@9", "6 4"])
+def test_texts_that_are_no_inputs(text: str) -> None:
+    with pytest.raises(RequestError, match="--input is"):
+        texts.input_shape(text)
+        texts.vocabulary(text)
