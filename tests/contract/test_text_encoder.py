@@ -251,8 +251,13 @@ def test_inputs_as_texts(text: str, shape: tuple[int, ...], count: int | None) -
     assert (texts.input_shape(text), texts.vocabulary(text)) == (shape, count)
 
 
-@pytest.mark.parametrize("text", ["64@", "64@1", "64@x", "@9", "6 4"])
-def test_texts_that_are_no_inputs(text: str) -> None:
+@pytest.mark.parametrize("text", ["64@", "64@1", "64@x"])
+def test_texts_that_are_no_vocabularies(text: str) -> None:
+    with pytest.raises(RequestError, match="--input is"):
+        texts.vocabulary(text)
+
+
+@pytest.mark.parametrize("text", ["@9", "6 4"])
+def test_texts_that_are_no_shapes(text: str) -> None:
     with pytest.raises(RequestError, match="--input is"):
         texts.input_shape(text)
-        texts.vocabulary(text)
