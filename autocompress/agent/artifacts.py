@@ -16,6 +16,8 @@ from autocompress.core.files import sha256_of, writing
 from autocompress.core.local_device import DEFAULT_RUNTIME
 from autocompress.core.measurement import Measurement
 from autocompress.evaluation.evaluator import PreparedModel
+from autocompress.evaluation.text.tokenizer import FILE as VOCABULARY
+from autocompress.evaluation.text.tokenizer import PADDING_ID
 from autocompress.export.manifest import NAME as MANIFEST
 from autocompress.export.manifest import read_manifest, write_manifest
 from autocompress.export.onnx_export import export_onnx
@@ -99,12 +101,27 @@ class Artifact:
                 "runtime": checking_runtime(context.profile).name,
                 "candidate": self.candidate.to_json(),
                 "metrics": {k: v for k, v in self.row.items() if k != "candidate"},
+                **self._tokens(context),
                 "checks": checks,
                 "layers": layer_rows(context, self.candidate, self.ops),
                 "environment": dict(measured.environment) if measured else {},
                 "protocol": dict(measured.protocol) if measured else {},
             },
         )
+
+    def _tokens(self, context: Context) -> Row:
+        """How texts become the model's inputs, when that is what they are."""
+        tokenizer = context.request.data.tokenizer
+        if tokenizer is None:
+            return {}
+        return {
+            "tokens": {
+                "vocabulary": VOCABULARY,
+                "sha256": sha256_of(self.folder / VOCABULARY),
+                "length": tokenizer.length,
+                "padding_id": PADDING_ID,
+            }
+        }
 
 
 def write_artifact(
@@ -128,6 +145,8 @@ def write_artifact(
         folder.mkdir(parents=True)
     path = folder / MODEL
     export_onnx(prepared.model, prepared.ops, context.space.graph.example_inputs, path)
+    if context.request.data.tokenizer is not None:
+        context.request.data.tokenizer.save(folder / VOCABULARY)
     data, task = context.request.data, context.request.task
     verified = functools.partial(verify_artifact, path, runtime=checking_runtime(context.profile))
     compared = verified(

@@ -95,7 +95,7 @@ def _has_bfloat16() -> bool:
 def _evaluation_seconds(context: Context) -> float:
     """Seconds of one evaluation without training, in int8."""
     context.evaluator.effort = replace(context.evaluator.effort, val_limit=VAL_LIMIT)
-    candidate = uniform(list(context.space.graph.layers), 8, 8)
+    candidate = uniform(context.space.graph.layers, 8, 8)
     began = time.monotonic()
     context.evaluator.evaluate(candidate, fidelity=Fidelity.INHERITED, seed=0)
     return time.monotonic() - began

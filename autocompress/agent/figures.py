@@ -64,6 +64,11 @@ def share_interval(found: Verification) -> Row:
     return {"accuracy_low": max(0.0, centre - half), "accuracy_high": min(1.0, centre + half)}
 
 
+def _width(op: Op) -> int:
+    """Channels that a layer gives; of an embedding, entries of a row."""
+    return op.weight_shape[1 if op.kind == "embedding" else 0]
+
+
 def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> list[Row]:
     """One row per layer that remains."""
     prices: Mapping[str, float] = {}
@@ -83,8 +88,8 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
                 "name": name,
                 "kind": "depthwise conv" if known.is_depthwise else known.kind,
                 "weight_bits": policy.weight_bits,
-                "activation_bits": policy.activation_bits,
-                "width": op.weight_shape[0],
+                "activation_bits": op.activation_bits,
+                "width": _width(op),
                 "original_width": known.out_channels,
                 "sparsity": policy.sparsity,
                 "pattern": policy.pattern,
@@ -98,7 +103,7 @@ def layer_rows(context: Context, candidate: Candidate, ops: Sequence[Op]) -> lis
                 "latency_estimate_ms": 0.0,
             },
         )
-        row["width"] = op.weight_shape[0]
+        row["width"] = _width(op)
         row["macs"] += op.macs
         row["parameters"] += op.parameters
         row["bytes"] += weight_bytes(op)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from autocompress.core.candidate import Candidate
 from autocompress.errors import InfeasibleError, RequestError, StorageError
+from autocompress.evaluation.text.tokenizer import FILE as VOCABULARY
 from autocompress.report.html import write_report
 from autocompress.report.run_folder import RunView, read_run, rows_of
 from autocompress.search.store import read_trials
@@ -69,7 +70,7 @@ class Solution:
         return pd.DataFrame(self.manifest["layers"])
 
     def save(self, path: str | Path) -> Path:
-        """Copy the ONNX file to ``path`` and its manifest next to it.
+        """Copy the ONNX file to ``path`` and its manifest next to it, and the vocabulary of texts.
 
         Raises:
             StorageError: it cannot be written there.
@@ -79,6 +80,9 @@ class Solution:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.path, target)
             shutil.copyfile(self.folder / "manifest.json", target.with_suffix(".manifest.json"))
+            if "tokens" in self.manifest:
+                words = self.folder / VOCABULARY
+                shutil.copyfile(words, target.with_suffix(f".{VOCABULARY}"))
         except OSError as error:
             raise StorageError(f"cannot write {target}: {error}") from error
         return target

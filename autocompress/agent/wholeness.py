@@ -10,6 +10,7 @@ from autocompress.agent.artifacts import MODEL
 from autocompress.agent.run_folder import RunFolder
 from autocompress.core.files import sha256_of
 from autocompress.errors import StorageError
+from autocompress.evaluation.text.tokenizer import FILE as VOCABULARY
 from autocompress.export.manifest import NAME as MANIFEST
 from autocompress.export.manifest import read_manifest
 
@@ -18,9 +19,13 @@ TABLE = "pareto.csv"
 
 
 def model_is_whole(folder: Path) -> bool:
-    """Whether a model's file is the one that its manifest describes."""
+    """Whether a model's file, and its vocabulary if it has one, are those of its manifest."""
     try:
-        return bool(sha256_of(folder / MODEL) == read_manifest(folder / MANIFEST)["sha256"])
+        manifest = read_manifest(folder / MANIFEST)
+        tokens = manifest.get("tokens")
+        if tokens is not None and sha256_of(folder / VOCABULARY) != tokens["sha256"]:
+            return False
+        return bool(sha256_of(folder / MODEL) == manifest["sha256"])
     except (OSError, StorageError):
         return False
 

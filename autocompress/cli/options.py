@@ -50,7 +50,7 @@ Data: TypeAlias = Annotated[
     str,
     typer.Option(
         "--data",
-        help="digits, mnist:DIR, cifar10:DIR, parquet:DIR or images:DIR.",
+        help="digits, mnist:DIR, cifar10:DIR, parquet:DIR, images:DIR, sst2:DIR or text:DIR.",
     ),
 ]
 Device: TypeAlias = Annotated[

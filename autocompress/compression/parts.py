@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -18,11 +18,12 @@ from torch import nn
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One convolution or linear map.
+    """One convolution, linear map or embedding.
 
     Attributes:
-        kind: "conv" or "linear".
-        weight: ``(out, in / groups, height, width)`` or ``(out, in)``.
+        kind: "conv", "linear" or "embedding".
+        weight: ``(out, in / groups, height, width)``, ``(out, in)``, or the embedding's table
+            ``(rows, width)``.
         bias: ``(out,)`` or None.
         stride: spatial stride (conv only).
         padding: spatial padding (conv only).
@@ -34,7 +35,7 @@ class Part:
             to remember what was found for them.
     """
 
-    kind: Literal["conv", "linear"]
+    kind: str
     weight: torch.Tensor
     bias: torch.Tensor | None = None
     stride: tuple[int, int] = (1, 1)
@@ -48,6 +49,8 @@ class Part:
         """Run the part on ``x``."""
         if self.kind == "linear":
             return nn.functional.linear(x, self.weight, self.bias)
+        if self.kind == "embedding":
+            return nn.functional.embedding(x, self.weight)
         return nn.functional.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
@@ -56,10 +59,15 @@ class Part:
         """The same part with another weight of the same shape."""
         return replace(self, weight=weight, state=None)
 
-    def as_module(self) -> nn.Conv2d | nn.Linear:
+    def as_module(self) -> nn.Conv2d | nn.Linear | nn.Embedding:
         """A plain module with its own copy of the weights."""
         module: nn.Conv2d | nn.Linear
         bias = self.bias is not None
+        if self.kind == "embedding":
+            rows, width = self.weight.shape
+            table = nn.Embedding(rows, width, device="meta")
+            table.weight = nn.Parameter(self.weight.detach().clone())
+            return table
         if self.kind == "linear":
             out, features = self.weight.shape
             module = nn.Linear(features, out, bias=bias, device="meta")

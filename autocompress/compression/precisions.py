@@ -16,14 +16,20 @@ _NAME = re.compile(r"w(\d+)a(\d+)")
 
 
 def precision_choices(graph: ModelGraph, capabilities: Capabilities) -> Sequence[Choice]:
-    """One gene per layer that is called once, options named "fp32", "w8a8", "w4a8" and so on."""
+    """One gene per layer that is called once, options named "fp32", "w8a8", "w4a8" and so on.
+
+    Those of an embedding are the bits that weights come in, such as "w8a32": it computes nothing,
+    and looking rows up in fewer bytes is no slower anywhere.
+    """
     options = tuple(p.name for p in capabilities.precisions)
+    bits = dict.fromkeys(p.weight_bits for p in capabilities.precisions)
+    stored = tuple("fp32" if b == 32 else f"w{b}a32" for b in bits)
     if len(options) < 2:
         return []
     return [
-        Choice(PRECISION + layer.name, options, ordered=False)
+        Choice(PRECISION + layer.name, offered, ordered=False)
         for layer in graph.layers.values()
-        if layer.calls == 1
+        if layer.calls == 1 and len(offered := stored if layer.kind == "embedding" else options) > 1
     ]
 
 

@@ -17,7 +17,12 @@ from autocompress.compression.calibration import InputBatch, observe
 from autocompress.compression.forms import form_of
 from autocompress.compression.ranges.base import Range
 from autocompress.compression.stored.registry import weight_form
-from autocompress.compression.stored_layers import SimulatedConv2d, SimulatedLinear, StoredLayer
+from autocompress.compression.stored_layers import (
+    SimulatedConv2d,
+    SimulatedEmbedding,
+    SimulatedLinear,
+    StoredLayer,
+)
 from autocompress.errors import RequestError
 from autocompress.graph.modules import put_module
 from autocompress.graph.ops import Op
@@ -36,10 +41,11 @@ def simulate_quantization(
 ) -> fx.GraphModule:
     """A trainable copy of ``module`` that computes as its deployed form does.
 
-    Layers with fewer than 32 weight bits become :class:`SimulatedConv2d` or
-    :class:`SimulatedLinear` (their ``weight`` and ``bias`` stay float parameters); every quantised
-    tensor passes an :class:`ActivationQuantizer`, except behind operations that only move values,
-    which keep their input's scale. Activation ranges are observed with the weights already
+    Layers with fewer than 32 weight bits become :class:`SimulatedConv2d`,
+    :class:`SimulatedLinear` or :class:`SimulatedEmbedding` (their ``weight`` and ``bias`` stay
+    float parameters); every quantised tensor passes an :class:`ActivationQuantizer`, except behind
+    operations that only move values, which keep their input's scale. Activation ranges are
+    observed with the weights already
     rounded.
 
     Args:
@@ -143,9 +149,10 @@ def _simulate_layer(root: fx.GraphModule, name: str, op: Op) -> None:
     made: nn.Module
     if isinstance(layer, StoredLayer):
         return
-    if not isinstance(layer, nn.Conv2d | nn.Linear):
+    if not isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
         raise RequestError(
-            f"layer {name!r} is a {type(layer).__name__}; only Conv2d and Linear are quantised"
+            f"layer {name!r} is a {type(layer).__name__}; only Conv2d, Linear and Embedding are "
+            "quantised"
         )
     form = weight_form(
         layer.weight.detach(),
@@ -153,11 +160,12 @@ def _simulate_layer(root: fx.GraphModule, name: str, op: Op) -> None:
         codebook=op.codebook or None,
         scaled=bool(op.attribute("scaled")),
     )
-    made = (
-        SimulatedConv2d(layer, form)
-        if isinstance(layer, nn.Conv2d)
-        else SimulatedLinear(layer, form)
-    )
+    if isinstance(layer, nn.Conv2d):
+        made = SimulatedConv2d(layer, form)
+    elif isinstance(layer, nn.Linear):
+        made = SimulatedLinear(layer, form)
+    else:
+        made = SimulatedEmbedding(layer, form)
     made.train(layer.training)
     put_module(root, name, made)
 

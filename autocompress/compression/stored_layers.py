@@ -19,9 +19,10 @@ _BIAS_LIMIT = 2.0**30
 
 
 class StoredLayer:
-    """What a simulated convolution and a simulated linear layer have in common.
+    """What a simulated convolution, linear layer and embedding have in common.
 
-    Mixed into ``nn.Conv2d`` and ``nn.Linear``.
+    Mixed into ``nn.Conv2d``, ``nn.Linear`` and ``nn.Embedding``; the rows of an embedding's table
+    are to it what output channels are to the others.
 
     Attributes:
         form: how the weight is stored.
@@ -38,7 +39,7 @@ class StoredLayer:
     def _floats(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The float weight and bias."""
         own = cast("nn.Linear", self)
-        return own.weight, own.bias
+        return own.weight, getattr(own, "bias", None)
 
     def refit(self) -> None:
         """Fit what the form knows of the weight again."""
@@ -86,10 +87,11 @@ class StoredLayer:
             return weight.new_zeros(weight.shape[0])
         return bias.detach().abs() / (input_scale * _BIAS_LIMIT)
 
-    def _adopt(self, module: nn.Conv2d | nn.Linear, form: WeightForm) -> None:
+    def _adopt(self, module: nn.Conv2d | nn.Linear | nn.Embedding, form: WeightForm) -> None:
         own = cast(nn.Module, self)
         own.register_parameter("weight", cast(nn.Parameter, module.weight))
-        own.register_parameter("bias", cast("nn.Parameter | None", module.bias))
+        if not isinstance(module, nn.Embedding):
+            own.register_parameter("bias", cast("nn.Parameter | None", module.bias))
         for key, child in module.named_children():
             own.add_module(key, child)
         form.learn()
@@ -133,3 +135,19 @@ class SimulatedLinear(StoredLayer, nn.Linear):
         """As the plain layer; ``input_scale`` is the 0-dimensional step of ``x``, if quantised."""
         weight, bias = self.stored_weight(input_scale), self.stored_bias(input_scale)
         return nn.functional.linear(x, weight, bias)
+
+
+class SimulatedEmbedding(StoredLayer, nn.Embedding):
+    """An embedding whose rows are as they are stored, each with a step of its own.
+
+    Row-wise steps cost four bytes a row and follow the rows' very different sizes (Guan et al.
+    2019, arXiv:1911.02079).
+    """
+
+    def __init__(self, module: nn.Embedding, form: WeightForm) -> None:
+        nn.Embedding.__init__(self, module.num_embeddings, module.embedding_dim, device="meta")
+        self._adopt(module, form)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """As the plain layer: ids of any shape to rows ``(*ids.shape, width)``."""
+        return nn.functional.embedding(ids, self.stored_weight(None))

@@ -44,7 +44,7 @@ SERVES = 20
 
 
 class ElasticLayer(nn.Module):
-    """A convolution or linear layer in any width, kernel size and compression.
+    """A convolution, linear layer or embedding in any width, kernel size and compression.
 
     Args:
         module: the full layer; its parameters become this layer's.
@@ -55,11 +55,11 @@ class ElasticLayer(nn.Module):
             ``k = weight[0].numel()``; None where the inputs were not observed.
     """
 
-    def __init__(self, module: nn.Conv2d | nn.Linear) -> None:
+    def __init__(self, module: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
         super().__init__()
         self.moments = None
         self.weight = module.weight
-        self.bias = module.bias
+        self.bias: nn.Parameter | None = getattr(module, "bias", None)
         self.full = [module]  # in a list: settings only, not a submodule
         self.out = _ALL
         self.into = _ALL
@@ -76,6 +76,8 @@ class ElasticLayer(nn.Module):
     def sliced(self) -> Part:
         """The layer in the configured width and kernel size, before any transform."""
         module = self.full[0]
+        if isinstance(module, nn.Embedding):
+            return Part("embedding", self.weight, state=self._state())
         weight = self.out(self.weight, 0)
         bias = None if self.bias is None else self.out(self.bias, 0)
         inputs = None if self.moments is None else self.input_moments

@@ -38,7 +38,7 @@ class ElasticModel(nn.Module):
             squared weights.
 
     Attributes:
-        layers: its convolutions and linear layers, by name.
+        layers: its convolutions, linear layers and embeddings, by name.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ElasticModel(nn.Module):
         self.techniques = sorted(techniques, key=lambda technique: technique.order)
         self.weights = without_graph(sort_channels(graph, orders))
         for name, module in list(self.weights.named_modules()):
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
                 put_module(self.weights, name, ElasticLayer(module))
             elif isinstance(module, _NORMS):
                 put_module(self.weights, name, ElasticNorm(module))

@@ -58,6 +58,7 @@ class _Writer:
                 self.made[name] = self._tensor(node)
             elif node.op == "placeholder":
                 self.made[name] = self.graph.placeholder(name)
+                self.made[name].meta.update(node.meta)  # which of its axes are free
             else:
                 copied = self.graph.node_copy(node, made)
                 copied.name = name

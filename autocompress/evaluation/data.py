@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from autocompress.errors import DataError
 from autocompress.evaluation.augment import augmentation
 from autocompress.evaluation.seeding import choose
 from autocompress.evaluation.splits import ArraySplit, Batch, DatasetSplit, LoaderSplit, Split, wrap
+from autocompress.evaluation.text.tokenizer import Tokenizer
 
 #: Share of the training examples held out when no validation examples are given.
 VAL_SHARE = 0.1
@@ -50,6 +52,8 @@ class Data:
         notes: what was assumed or replaced, one sentence each.
         source: how it was asked for, such as ``"cifar10:data"``; None when given as objects.
         classes: class names in label order, or empty.
+        tokenizer: what makes token ids of texts, saved beside every model; None for other data.
+            Set it for ids of your own, so that your models can be used.
 
     Raises:
         DataError: something is missing, empty, of different lengths or shapes, not finite, or
@@ -74,6 +78,7 @@ class Data:
         self.notes: list[str] = []
         self.source: str | None = None
         self.classes: tuple[str, ...] = ()
+        self.tokenizer: Tokenizer | None = None
         self._num_classes = num_classes
         self.train = wrap(train, "train")
         if val is None:
@@ -102,9 +107,10 @@ class Data:
         """Read data by name.
 
         Args:
-            spec: ``"digits"``, ``"cifar10:DIR"``, ``"parquet:DIR"``, ``"mnist:DIR"`` or
-                ``"images:DIR"`` (``"images:DIR@SIZE"`` resizes and crops). With ``?val=test`` at
-                its end half of the test examples become the validation examples.
+            spec: ``"digits"``, ``"cifar10:DIR"``, ``"parquet:DIR"``, ``"mnist:DIR"``,
+                ``"images:DIR"`` (``"images:DIR@SIZE"`` resizes and crops), ``"sst2:DIR"`` or
+                ``"text:DIR"`` (``"text:DIR@LENGTH"`` makes rows of so many tokens). With
+                ``?val=test`` at its end half of the test examples become the validation examples.
 
         Raises:
             DataError: no such source, or what it reads is missing or broken.
@@ -116,6 +122,7 @@ class Data:
         data = cls(loaded.train, val, loaded.test, name=loaded.name)
         data.source = spec
         data.classes = loaded.classes
+        data.tokenizer = loaded.tokenizer
         data.notes.extend(loaded.notes)
         return data
 
@@ -168,6 +175,26 @@ class Data:
         largest = [int(self._labels(s)[0].max()) for s in (self.train, self.val, self.test)]
         return max([len(self.classes), *(label + 1 for label in largest)])
 
+    @cached_property
+    def vocabulary(self) -> int | None:
+        """How many token ids there are, where the inputs are rows of them; None otherwise.
+
+        The tokenizer tells, or else the largest id: of all examples held in memory, and of the
+        first 2,048 of each other split.
+
+        Raises:
+            DataError: an id is negative.
+        """
+        x = self.example()[0]
+        if x.ndim != 2 or x.is_floating_point() or x.dtype == torch.bool:
+            return None
+        if self.tokenizer is not None:
+            return len(self.tokenizer)
+        bounds = [bound for s in self.splits.values() for bound in _bounds(s)]
+        if min(bounds) < 0:
+            raise DataError(f"a token id is {min(bounds)}; they count from 0, which is padding")
+        return max(bounds) + 1
+
     def example(self, n: int = 2) -> Batch:
         """The first ``n`` calibration examples: inputs to trace a model with."""
         return self.calibration.first(n)
@@ -180,6 +207,7 @@ class Data:
             "input_shape": list(self.input_shape),
             "target_shape": list(self.target_shape),
             "num_classes": self.num_classes,
+            "vocabulary": self.vocabulary,
             "classes": list(self.classes),
             "notes": list(self.notes),
             "splits": {name: self._describe(split) for name, split in self.splits.items()},
@@ -281,6 +309,14 @@ class Data:
             out["class_counts"] = [int(c) for c in counts]
             out["class_counts_complete"] = complete
         return out
+
+
+def _bounds(split: Split) -> tuple[int, int]:
+    """Smallest and largest input."""
+    if isinstance(split, ArraySplit):
+        return int(split.inputs.min()), int(split.inputs.max())
+    ids = [x for x, _ in split.batches(256, limit=DESCRIBE_LIMIT)]
+    return min(int(x.min()) for x in ids), max(int(x.max()) for x in ids)
 
 
 def _part(split: Split, index: npt.NDArray[np.int64], name: str) -> Split:

@@ -34,6 +34,7 @@ from autocompress.evaluation.splits import Split
 from autocompress.evaluation.task import Task
 from autocompress.graph.capture import trace
 from autocompress.graph.folding import fold_batch_norm
+from autocompress.graph.model_graph import Layer
 from autocompress.graph.ops import Op
 from autocompress.graph.pickling import PlainGraph, from_plain, to_plain
 
@@ -404,7 +405,16 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
             raise StorageError(f"cannot write {path}: {error}") from error
 
 
-def uniform(layers: Sequence[str], weight_bits: int, activation_bits: int) -> Candidate:
-    """The original architecture with one precision for all the named layers."""
+def uniform(
+    layers: Sequence[str] | Mapping[str, Layer], weight_bits: int, activation_bits: int
+) -> Candidate:
+    """The original architecture with one precision for all layers, named or given.
+
+    Those that are given as embeddings have the bits of their weights alone: nothing enters them
+    that could be rounded.
+    """
     policy = LayerPolicy(weight_bits=weight_bits, activation_bits=activation_bits)
-    return Candidate(layers=dict.fromkeys(layers, policy))
+    stored = LayerPolicy(weight_bits=weight_bits)
+    kinds = {n: la.kind for n, la in layers.items()} if isinstance(layers, Mapping) else {}
+    embedded = {name for name, kind in kinds.items() if kind == "embedding"}
+    return Candidate(layers={name: stored if name in embedded else policy for name in layers})

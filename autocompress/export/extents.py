@@ -1,4 +1,4 @@
-"""How each tensor's shape depends on the batch size."""
+"""How each tensor's shape depends on the batch size, and on the length of rows if that is free."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from typing import Any
 import torch
 from torch import fx
 
+from autocompress.errors import RequestError
+from autocompress.graph.capture import free_axes
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A tensor's shape at any batch size ``n``: ``n * slopes + constants``.
+    """A tensor's shape for a batch of ``n`` rows of ``m``: ``n * slopes + m * rates + constants``.
 
     Attributes:
         slopes: per dimension; 0 where the batch does not matter.
         constants: per dimension.
         dtype: element type.
+        rates: per dimension; 0 where the length does not matter, as in every model whose rows have
+            one length.
     """
 
     slopes: tuple[int, ...]
     constants: tuple[int, ...]
     dtype: torch.dtype
+    rates: tuple[int, ...]
 
     @property
     def rank(self) -> int:
@@ -34,22 +40,41 @@ class Extent:
         """Whether it holds float32."""
         return self.dtype == torch.float32
 
-    def at(self, batch: int) -> tuple[int, ...]:
-        """The shape for a batch of that size."""
-        return tuple(batch * s + c for s, c in zip(self.slopes, self.constants, strict=True))
+    def is_free(self, axis: int) -> bool:
+        """Whether the size along an axis depends on the batch or on the length."""
+        return self.slopes[axis] != 0 or self.rates[axis] != 0
+
+    def is_batch(self, axis: int) -> bool:
+        """Whether the size along an axis is that of the batch."""
+        return self._terms(axis) == (1, 0, 0)
+
+    def is_length(self, axis: int) -> bool:
+        """Whether the size along an axis is the length of a row."""
+        return self._terms(axis) == (0, 1, 0)
+
+    def _terms(self, axis: int) -> tuple[int, int, int]:
+        return self.slopes[axis], self.rates[axis], self.constants[axis]
+
+    def same(self, axis: int, other: Extent) -> bool:
+        """Whether another tensor has the same size along an axis."""
+        return axis < other.rank and self._terms(axis) == other._terms(axis)
 
     @property
     def pattern(self) -> tuple[int, ...] | None:
-        """The shape with -1 for its only batch-dependent dimension; None when there are more."""
-        if sum(s != 0 for s in self.slopes) > 1:
+        """The shape with -1 for its only free dimension; None when there are more."""
+        free = [self.is_free(axis) for axis in range(self.rank)]
+        if sum(free) > 1:
             return None
-        return tuple(-1 if s else c for s, c in zip(self.slopes, self.constants, strict=True))
+        return tuple(-1 if f else c for f, c in zip(free, self.constants, strict=True))
+
+
+Found = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 class _Run(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        self.found: Found = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -60,24 +85,50 @@ class _Run(fx.Interpreter):
 
 @torch.no_grad()
 def extents(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> dict[str, Extent]:
-    """The extent of every tensor-valued node, found by running batches of one and two.
+    """The extent of every tensor-valued node, found by running batches and lengths that differ.
 
     Args:
         module: a graph with a free batch dimension.
         inputs: example inputs, batch first.
+
+    Raises:
+        RequestError: a size depends on the batch times the length, which no operator here needs.
     """
-    runs = []
-    for batch in (1, 2):
-        run = _Run(module)
-        run.run(*(x[:1].expand(batch, *x.shape[1:]).contiguous() for x in inputs))
-        runs.append(run.found)
-    one, two = runs
-    return {name: _extent(one[name], two[name]) for name in one}
+    places = [node for node in module.graph.nodes if node.op == "placeholder"]
+    rows = [1 in free_axes(node) for node in places]
+
+    def run(batch: int, shorter: int) -> Found:
+        made = _Run(module)
+        given = [
+            (x[:1, : x.shape[1] - shorter] if row else x[:1])
+            for x, row in zip(inputs, rows, strict=True)
+        ]
+        made.run(*(x.expand(batch, *x.shape[1:]).contiguous() for x in given))
+        return made.found
+
+    one, two = run(1, 0), run(2, 0)
+    less = run(1, 1) if any(rows) else one
+    lengths = [x.shape[1] for x, row in zip(inputs, rows, strict=True) if row]
+    length = lengths[0] if lengths else 0
+    found = {name: _extent(one[name], two[name], less[name], length) for name in one}
+    for name, (shape, _) in (run(2, 1) if any(rows) else {}).items():
+        e = found[name]
+        terms = zip(e.slopes, e.rates, e.constants, strict=True)
+        if shape != tuple(2 * s + (length - 1) * r + c for s, r, c in terms):
+            raise RequestError(
+                f"the shape of {name!r} mixes the batch with the length of rows; keep them in "
+                "dimensions of their own"
+            )
+    return found
 
 
 def _extent(
-    one: tuple[tuple[int, ...], torch.dtype], two: tuple[tuple[int, ...], torch.dtype]
+    one: tuple[tuple[int, ...], torch.dtype],
+    two: tuple[tuple[int, ...], torch.dtype],
+    less: tuple[tuple[int, ...], torch.dtype],
+    length: int,
 ) -> Extent:
     slopes = tuple(b - a for a, b in zip(one[0], two[0], strict=True))
-    constants = tuple(a - s for a, s in zip(one[0], slopes, strict=True))
-    return Extent(slopes, constants, one[1])
+    rates = tuple(a - b for a, b in zip(one[0], less[0], strict=True))
+    terms = zip(one[0], slopes, rates, strict=True)
+    return Extent(slopes, tuple(n - s - length * r for n, s, r in terms), one[1], rates)

@@ -20,6 +20,7 @@ from torch import fx
 from autocompress.errors import RequestError
 from autocompress.export.lowering import Lowering, read_by
 from autocompress.export.writer import OPSET
+from autocompress.graph.capture import free_axes
 
 _DOMAIN = "autocompress"
 _OP = "Known"
@@ -28,13 +29,24 @@ _OP = "Known"
 def _known(
     tensors: list[torch.Tensor],
     batch: torch.Tensor,
+    row: torch.Tensor,
     name: str,
     slopes: list[int],
+    rates: list[int],
     constants: list[int],
 ) -> torch.Tensor:
-    """Stands for node ``name``: an operator of our own domain with the node's output shape."""
-    size = batch.shape[0]
-    shape = [size * s + c if s else c for s, c in zip(slopes, constants, strict=True)]
+    """Stands for node ``name``: an operator of our own domain with the node's output shape.
+
+    The batch size is that of ``batch``, the free length that of ``row``.
+    """
+    shape: list[Any] = []
+    for slope, rate, constant in zip(slopes, rates, constants, strict=True):
+        size: Any = constant
+        if slope:
+            size = batch.shape[0] * slope + size
+        if rate:
+            size = row.shape[1] * rate + size
+        shape.append(size)
     return torch.onnx.ops.symbolic(
         f"{_DOMAIN}::{_OP}", tensors, {"node": name}, dtype=torch.float32, shape=shape, version=1
     )
@@ -55,17 +67,21 @@ def _stand_ins(lowering: Lowering) -> fx.GraphModule:
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
     batch: fx.Node | None = None
+    row: fx.Node | None = None
     for node in lowering.module.graph.nodes:
-        if lowering.writes(node):
+        if lowering.stands_alone(node):
             if batch is None:
                 raise RequestError("the model has no input")
             extent = lowering.extents[node.name]
             read = [made[n] for n in _tensors(lowering, node)]
-            arguments = (read, batch, node.name, list(extent.slopes), list(extent.constants))
+            sizes = (list(extent.slopes), list(extent.rates), list(extent.constants))
+            arguments = (read, batch, row or batch, node.name, *sizes)
             made[node] = graph.call_function(_known, arguments)
         else:
             made[node] = graph.node_copy(node, lambda n: made[n])
-            batch = batch or (made[node] if node.op == "placeholder" else None)
+            if node.op == "placeholder":
+                batch = batch or made[node]
+                row = made[node] if row is None and 1 in free_axes(node) else row
     stand_in = fx.GraphModule(lowering.module, graph)
     stand_in.graph.eliminate_dead_code()
     stand_in.recompile()
@@ -78,6 +94,8 @@ def _tensors(lowering: Lowering, node: fx.Node) -> list[fx.Node]:
 
 def _translated(module: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Any:
     inputs = tuple(x[:1].expand(2, *x.shape[1:]).contiguous() for x in example_inputs)
+    places = [node for node in module.graph.nodes if node.op == "placeholder"]
+    dynamic = tuple(dict.fromkeys((0, *free_axes(node)), torch.export.Dim.AUTO) for node in places)
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -85,7 +103,7 @@ def _translated(module: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) 
                 inputs,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in inputs),
+                dynamic_shapes=dynamic,
                 verbose=False,
             )
         except Exception as error:

@@ -17,6 +17,7 @@ from autocompress.export.writer import OnnxWriter
 from autocompress.graph.layers import conv_pads
 
 Array = npt.NDArray[Any]
+_KINDS = {"conv": nn.Conv2d, "linear": nn.Linear, "embedding": nn.Embedding}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class ExportedLayer:
 
     Attributes:
         name: the layer's name ("<layer>.0", "<layer>.1" … for a low-rank layer's parts).
-        kind: "conv" or "linear".
+        kind: "conv", "linear" or "embedding".
         weight_bits: bits of a weight in the file.
         activation_bits: 8 when it computes in integers, else 32.
         tensors: names under which a runtime may see its weight.
@@ -56,7 +57,7 @@ class LayerCall:
     """
 
     name: str
-    module: nn.Conv2d | nn.Linear
+    module: nn.Conv2d | nn.Linear | nn.Embedding
     value: str
     index: int
     inputs: Extent
@@ -77,6 +78,8 @@ class LayerWriter:
         before = sum(len(t.raw_data) for t in self.writer.constants)
         if isinstance(call.module, nn.Conv2d):
             result, names = self._conv(call, call.module)
+        elif isinstance(call.module, nn.Embedding):
+            result, names = self._rows(call, call.module)
         elif call.input_scale is not None or call.inputs.rank == 2:
             result, names = self._gemm(call)
         else:
@@ -85,7 +88,7 @@ class LayerWriter:
         self.written.append(
             ExportedLayer(
                 call.name,
-                "conv" if isinstance(call.module, nn.Conv2d) else "linear",
+                next(kind for kind, module in _KINDS.items() if isinstance(call.module, module)),
                 call.module.form.file_bits if isinstance(call.module, StoredLayer) else 32,
                 32 if call.input_scale is None else 8,
                 names,
@@ -93,6 +96,38 @@ class LayerWriter:
             )
         )
         return result
+
+    def _rows(self, call: LayerCall, module: nn.Embedding) -> tuple[str, tuple[str, ...]]:
+        """Rows of a table, which become floats only after they have been looked up.
+
+        Made floats before that, the table would be unfolded when the file is loaded, and take
+        four times its memory and more.
+        """
+        writer, name = self.writer, f"w{call.index}"
+        node = writer.take(call.name)
+        if not isinstance(module, StoredLayer):
+            table = writer.constant(_array(module.weight), name=name)
+            return writer.node("Gather", [table, call.value], name=node), (table,)
+        held = module.stored(None)
+        codes = _array(held.codes)
+        if held.bits == 16:
+            stored = writer.constant(codes, name=name)
+        else:
+            stored = writer.codes(codes, held.bits, name=name)
+        names: tuple[str, ...] = (stored,)
+        if held.bits < 8:  # no runtime looks up parts of bytes
+            stored = writer.cast(stored, np.uint8 if held.table is not None else np.int8)
+            names = (*names, stored)
+        rows = writer.node("Gather", [stored, call.value], name=node)
+        if held.table is not None:
+            values = writer.constant(_array(held.table), name=f"t{call.index}")
+            rows = writer.node("Gather", [values, writer.cast(rows, np.int32)])
+        else:
+            rows = writer.cast(rows, np.float32)
+        if held.scale is not None:
+            steps = writer.constant(_array(held.scale).reshape(-1, 1), name=f"s{call.index}")
+            rows = writer.node("Mul", [rows, writer.node("Gather", [steps, call.value])])
+        return rows, names
 
     def _conv(self, call: LayerCall, module: nn.Conv2d) -> tuple[str, tuple[str, ...]]:
         attributes: dict[str, Any] = {"kernel_shape": list(module.kernel_size)}
@@ -192,8 +227,9 @@ class LayerWriter:
         bias = writer.node("DequantizeLinear", [codes, step], axis=0)
         return [call.value, weight, bias], names
 
-    def _float_bias(self, module: nn.Conv2d | nn.Linear) -> list[str]:
-        return [] if module.bias is None else [self.writer.constant(_array(module.bias))]
+    def _float_bias(self, module: nn.Module) -> list[str]:
+        bias = getattr(module, "bias", None)
+        return [] if bias is None else [self.writer.constant(_array(bias))]
 
 
 def _array(tensor: torch.Tensor) -> Array:

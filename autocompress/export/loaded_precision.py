@@ -29,11 +29,11 @@ def asked(path: str | Path) -> LayerCount:
     import onnx
 
     graph = onnx.load(str(path)).graph
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = _constants(graph)
     makers = {name: node for node in graph.node for name in node.output}
     integer = floating = 0
     for node in graph.node:
-        if node.op_type not in _LAYERS or not _is_constant(node.input[1], makers, constants):
+        if node.op_type not in _LAYERS or node.input[1] not in constants:
             continue
         maker = makers.get(node.input[1])
         if maker is not None and maker.op_type == "DequantizeLinear":
@@ -43,13 +43,13 @@ def asked(path: str | Path) -> LayerCount:
     return LayerCount(integer, floating)
 
 
-def _is_constant(name: str, makers: dict[str, Any], constants: set[str]) -> bool:
-    while name not in constants:
-        maker = makers.get(name)
-        if maker is None or not maker.input:
-            return False
-        name = maker.input[0]
-    return True
+def _constants(graph: Any) -> set[str]:
+    """Values that no input decides: what is stored, and what is computed of it alone."""
+    found = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.input and all(name in found for name in node.input if name):
+            found.update(node.output)
+    return found
 
 
 def loaded(kernels: Sequence[KernelNode], runtime: Runtime) -> tuple[LayerCount, str]:

@@ -63,26 +63,40 @@ class Lowering:
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 self.writer.take(node.name)
-                if self.writer.batch_source is None and extents[node.name].slopes[:1] == (1,):
+                extent = extents[node.name]
+                if self.writer.batch_source is None and extent.slopes[:1] == (1,):
                     self.writer.batch_source = node.name
+                if self.writer.length_source is None and extent.rates[1:2] == (1,):
+                    self.writer.length_source = node.name
         self.writer.take("output")
         self.integers: dict[str, str] = {}
 
     def writes(self, node: fx.Node) -> bool:
-        """Whether this class knows how to write ``node``; else the general exporter has to."""
+        """Whether this class knows how to write ``node``, which gives a tensor."""
         if node.name not in self.extents:
             return False
         if node.op == "call_module":
             module = self.module.get_submodule(str(node.target))
-            if isinstance(module, nn.Conv2d | nn.Linear | ActivationQuantizer):
+            if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding | ActivationQuantizer):
                 return True
             return emit_norm(OnnxWriter(), module, "x", "x") is not None
-        if node.op != "call_function" or not self._all_float(node):
+        if node.op != "call_function":
             return False
         names = {argument.name: "x" for argument in (*node.all_input_nodes, *_divided(node))}
         scratch = OnnxWriter()
         scratch.batch_source = self.writer.batch_source
+        scratch.length_source = self.writer.length_source
         return self._function(scratch, node, names) is not None
+
+    def stands_alone(self, node: fx.Node) -> bool:
+        """Whether :meth:`writes` holds, and ``node`` gives floats and reads nothing else but ids.
+
+        Only such nodes can be left out of what the general exporter sees.
+        """
+        looks_up = node.op == "call_module" and isinstance(
+            self.module.get_submodule(str(node.target)), nn.Embedding
+        )
+        return (looks_up or self._all_float(node)) and self.writes(node)
 
     def write(self, node: fx.Node, values: Values) -> str:
         """Write ``node``; the name of its (de-quantised) output value.
@@ -98,7 +112,7 @@ class Lowering:
                 result = self.quantize(values[source.name], module)
                 self.integers.setdefault(source.name, self.writer.nodes[-2].output[0])
                 return result
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
                 return self._layer(node, module, values[source.name])
             made = emit_norm(self.writer, module, values[source.name], node.name)
         elif self._is_absorbed(node):
@@ -133,12 +147,16 @@ class Lowering:
         return self.quantizers[self.roots[tensor]]
 
     def _all_float(self, node: fx.Node) -> bool:
+        if node.name not in self.extents:
+            return False
         read = [self.extents[n.name] for n in node.all_input_nodes if n.name in self.extents]
         return all(extent.is_float for extent in (*read, self.extents[node.name]))
 
     # -- layers -----------------------------------------------------------------------------------
 
-    def _layer(self, node: fx.Node, module: nn.Conv2d | nn.Linear, value: str) -> str:
+    def _layer(
+        self, node: fx.Node, module: nn.Conv2d | nn.Linear | nn.Embedding, value: str
+    ) -> str:
         op = self.ops.get(node.name)
         inputs, output = self._source_extent(node), self.extents[node.name]
         integer = op is not None and op.is_integer_layer and isinstance(module, StoredLayer)
@@ -167,10 +185,13 @@ class Lowering:
         tail = self.tails[node.name]
         if tail in self.roots:
             value = self.quantize(value, self._quantizer(tail))
-        pattern = self.extents[node.name].pattern
-        if pattern is None:
+        extent = self.extents[node.name]
+        if extent.pattern is not None:
+            return self._reshape(value, extent.pattern)
+        shape = self.writer.shape(extent)
+        if shape is None:
             raise RequestError(f"layer {node.target!r} has an output with two free dimensions")
-        return self._reshape(value, pattern)
+        return self.writer.node("Reshape", [value, shape])
 
     def _source_extent(self, node: fx.Node) -> Extent:
         return self.extents[node.all_input_nodes[0].name]
@@ -215,7 +236,7 @@ class Lowering:
             axis = int(arguments["dim"]) % extent.rank
             kind = _division(source)
             sizes = piece_sizes(kind, arguments, extent.constants[axis])
-            if extent.slopes[axis] or sizes is None or not 0 <= index < len(sizes):
+            if extent.is_free(axis) or sizes is None or not 0 <= index < len(sizes):
                 return None
             arguments["self"] = values[whole.name]
             call = Call(node.name, arguments, (extent,), self.extents[node.name])

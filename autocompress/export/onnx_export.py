@@ -17,9 +17,12 @@ from autocompress.export.general import lower_through_torch
 from autocompress.export.layers import ExportedLayer
 from autocompress.export.lowering import Lowering
 from autocompress.graph.ops import Op
+from autocompress.runtimes.common import example_key
 
 #: Name of the free dimension of inputs and outputs.
 BATCH = "batch"
+#: That of rows of any length.
+LENGTH = "length"
 OUTPUT = "output"
 
 
@@ -54,7 +57,8 @@ def export_onnx(
 
     Integer tensors are stored as QuantizeLinear and DequantizeLinear pairs, weights in the form
     that :data:`autocompress.compression.forms.FORMS` names, constants once each, without metadata.
-    The batch dimension stays free.
+    The batch dimension stays free, as does the length of rows where the graph was captured so; the
+    example's shape is then kept as the file's metadata, for whoever times or prices it.
 
     Args:
         module: a float graph, or one that ``simulate_quantization`` made.
@@ -127,7 +131,12 @@ def _model(
         _value(name, shapes[name], x.dtype)
         for name, x in zip(placeholders, example_inputs, strict=True)
     ]
-    return writer.model(inputs, [_value(OUTPUT, shapes[output], shapes[output].dtype)])
+    metadata = {
+        example_key(name): ",".join(str(n) for n in (1, *x.shape[1:]))
+        for name, x in zip(placeholders, example_inputs, strict=True)
+        if any(shapes[name].is_length(axis) for axis in range(shapes[name].rank))
+    }
+    return writer.model(inputs, [_value(OUTPUT, shapes[output], shapes[output].dtype)], metadata)
 
 
 def _value(name: str, extent: Extent, dtype: torch.dtype) -> Any:
@@ -136,7 +145,9 @@ def _value(name: str, extent: Extent, dtype: torch.dtype) -> Any:
 
     kind = int(helper.np_dtype_to_tensor_dtype(np.dtype(str(dtype).removeprefix("torch."))))
     shape = [
-        BATCH if slope == 1 and constant == 0 else None if slope else constant
-        for slope, constant in zip(extent.slopes, extent.constants, strict=True)
-    ]
+        BATCH if extent.is_batch(axis)
+        else LENGTH if extent.is_length(axis)
+        else None if extent.is_free(axis) else constant
+        for axis, constant in enumerate(extent.constants)
+    ]  # fmt: skip
     return helper.make_tensor_value_info(name, kind, shape)

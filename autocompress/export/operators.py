@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from autocompress.export.call import Call, Emitter
+from autocompress.export.extents import Extent
 from autocompress.export.shape_operators import SHAPE_OPERATORS
 from autocompress.export.writer import OnnxWriter
 from autocompress.graph.layers import pair
@@ -30,10 +32,8 @@ def _binary(op_type: str) -> Emitter:
     def emit(writer: OnnxWriter, call: Call) -> str | None:
         if call.arguments.get("alpha", 1) != 1 or call.arguments.get("rounding_mode") is not None:
             return None
-        other = call.arguments["other"]
-        return writer.node(
-            op_type, [_operand(writer, call.value), _operand(writer, other)], name=call.name
-        )
+        operands = [_operand(writer, call.arguments[name]) for name in ("self", "other")]
+        return writer.node(op_type, operands, name=call.name)
 
     return emit
 
@@ -125,10 +125,12 @@ def _avg_pool(writer: OnnxWriter, call: Call) -> str | None:
 def _adaptive_avg_pool(writer: OnnxWriter, call: Call) -> str | None:
     if call.output.rank != 4:
         return None
-    source, target = call.inputs[0].at(1)[2:], call.output.at(1)[2:]
+    source, target = call.inputs[0].constants[2:], call.output.constants[2:]
     if target == (1, 1):
         return writer.node("GlobalAveragePool", [call.value], name=call.name)
-    if any(s % t for s, t in zip(source, target, strict=True)):
+    if any(call.inputs[0].is_free(axis) for axis in (2, 3)) or any(
+        s % t for s, t in zip(source, target, strict=True)
+    ):
         return None
     kernel = [s // t for s, t in zip(source, target, strict=True)]
     return writer.node(
@@ -166,15 +168,38 @@ def flatten(writer: OnnxWriter, value: str) -> str:
 
 
 def _reshape(writer: OnnxWriter, call: Call) -> str | None:
-    pattern = call.output.pattern
-    if pattern is None:
-        return None
-    source = call.inputs[0]
-    same_batch = (source.slopes[:1], source.constants[:1]) == ((1,), (0,))
-    if call.output.rank == 2 and same_batch and pattern[0] == -1 and call.output.slopes[0] == 1:
+    source, output = call.inputs[0], call.output
+    pattern = output.pattern or _kept_sizes(source, output)
+    batched = source.rank > 0 and source.is_batch(0) and output.rank == 2 and output.is_batch(0)
+    if batched and pattern is not None and pattern[0] == -1:
         return writer.node("Flatten", [call.value], name=call.name)
-    shape = writer.constant(np.array(pattern, np.int64))
-    return writer.node("Reshape", [call.value, shape], name=call.name)
+    shape = writer.shape(output) if pattern is None else None
+    if pattern is not None:
+        shape = writer.constant(np.array(pattern, np.int64))
+    return None if shape is None else writer.node("Reshape", [call.value, shape], name=call.name)
+
+
+def _kept_sizes(source: Extent, output: Extent) -> tuple[int, ...] | None:
+    """A reshape's sizes: 0 keeps that of the input at the same place, -1 is what is left.
+
+    None where two free sizes are neither.
+    """
+    sizes: list[int] = []
+    for axis in range(output.rank):
+        if not output.is_free(axis):
+            sizes.append(output.constants[axis])
+        elif output.same(axis, source):
+            sizes.append(0)
+        elif -1 not in sizes:
+            sizes.append(-1)
+        else:
+            return None
+    return tuple(sizes)
+
+
+def _unsqueeze(writer: OnnxWriter, call: Call) -> str:
+    axis = writer.constant(np.array([int(call.arguments["dim"]) % call.output.rank], np.int64))
+    return writer.node("Unsqueeze", [call.value, axis], name=call.name)
 
 
 def _permute(writer: OnnxWriter, call: Call) -> str:
@@ -189,6 +214,68 @@ def _transpose(writer: OnnxWriter, call: Call) -> str:
     second = int(call.arguments["dim1"]) % len(order)
     order[first], order[second] = order[second], order[first]
     return writer.node("Transpose", [call.value], name=call.name, perm=order)
+
+
+def _reversed(emit: Emitter) -> Emitter:
+    """The same with the operands the other way round, as ``rsub`` is to ``sub``."""
+
+    def turned(writer: OnnxWriter, call: Call) -> str | None:
+        arguments = {**call.arguments, "self": call.arguments["other"], "other": call.value}
+        return emit(writer, replace(call, arguments=arguments))
+
+    return turned
+
+
+def _compare(op_type: str, *, negated: bool = False) -> Emitter:
+    """A comparison of a tensor with a number."""
+
+    def emit(writer: OnnxWriter, call: Call) -> str | None:
+        source = call.inputs[0].dtype
+        if source not in (torch.int64, torch.int32, torch.float32):
+            return None
+        kind = np.dtype(str(source).removeprefix("torch."))
+        number = np.asarray(call.arguments["other"], kind)
+        if number != call.arguments["other"]:
+            return None  # such as an integer that is compared with a half
+        operands = [call.value, writer.constant(number)]
+        if not negated:
+            return writer.node(op_type, operands, name=call.name)
+        return writer.node("Not", [writer.node(op_type, operands)], name=call.name)
+
+    return emit
+
+
+def _logical_not(writer: OnnxWriter, call: Call) -> str | None:
+    if call.inputs[0].dtype != torch.bool:
+        return None
+    return writer.node("Not", [call.value], name=call.name)
+
+
+def _convert(writer: OnnxWriter, call: Call) -> str:
+    if call.inputs[0].dtype == call.output.dtype:
+        return call.value
+    return writer.cast(call.value, str(call.output.dtype).removeprefix("torch."))
+
+
+def _sum(writer: OnnxWriter, call: Call) -> str | None:
+    axes = call.arguments.get("dim")
+    if not axes or call.inputs[0].dtype != call.output.dtype:
+        return None
+    constant = writer.constant(np.array([int(a) for a in axes], np.int64))
+    return writer.node(
+        "ReduceSum", [call.value, constant], name=call.name,
+        keepdims=int(call.arguments["keepdim"]),
+    )  # fmt: skip
+
+
+def _floats_only(emit: Emitter) -> Emitter:
+    """For operators whose constants are written as floats."""
+
+    def guarded(writer: OnnxWriter, call: Call) -> str | None:
+        floats = call.output.is_float and all(extent.is_float for extent in call.inputs)
+        return emit(writer, call) if floats else None
+
+    return guarded
 
 
 def _cat(writer: OnnxWriter, call: Call) -> str:
@@ -227,6 +314,7 @@ OPERATORS: Mapping[str, Emitter] = {
     "elu": _elu,
     "add.Tensor": _binary("Add"),
     "sub.Tensor": _binary("Sub"),
+    "rsub.Scalar": _reversed(_binary("Sub")),
     "mul.Tensor": _binary("Mul"),
     "div.Tensor": _binary("Div"),
     "matmul": _binary("MatMul"),
@@ -245,7 +333,16 @@ OPERATORS: Mapping[str, Emitter] = {
     "reshape": _reshape,
     "unflatten.int": _reshape,
     "squeeze": _reshape,
-    "unsqueeze": _reshape,
+    "unsqueeze": _unsqueeze,
+    "eq.Scalar": _compare("Equal"),
+    "ne.Scalar": _compare("Equal", negated=True),
+    "gt.Scalar": _compare("Greater"),
+    "lt.Scalar": _compare("Less"),
+    "logical_not": _logical_not,
+    "bitwise_not": _logical_not,
+    "to.dtype": _convert,
+    "_to_copy": _convert,
+    "sum.dim_IntList": _sum,
     "dropout": _identity,
     "contiguous": _identity,
     "clone": _identity,
@@ -255,10 +352,25 @@ OPERATORS: Mapping[str, Emitter] = {
 }
 
 
+#: Operators that are written alike for tensors of any type.
+_ANY_TYPE = frozenset(
+    {
+        "eq.Scalar", "ne.Scalar", "gt.Scalar", "lt.Scalar", "logical_not", "bitwise_not",
+        "to.dtype", "_to_copy", "sum.dim_IntList", "cat", "permute", "transpose.int", "flatten",
+        "view.default", "reshape", "unflatten.int", "squeeze", "unsqueeze", "dropout",
+        "contiguous", "clone", "detach", "alias", "select.int", "slice.Tensor", "expand",
+    }
+)  # fmt: skip
+
+
 def emitter(target: Any) -> Emitter | None:
     """The emitter of an aten overload, or None."""
     name = str(target).removeprefix("aten.")
-    return OPERATORS.get(name) or OPERATORS.get(name.rpartition(".")[0])
+    base = name.rpartition(".")[0]
+    found = OPERATORS.get(name) or OPERATORS.get(base)
+    if found is None or name in _ANY_TYPE or base in _ANY_TYPE:
+        return found
+    return _floats_only(found)
 
 
 def emit_norm(writer: OnnxWriter, module: nn.Module, value: str, name: str) -> str | None:

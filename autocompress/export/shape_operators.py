@@ -44,6 +44,8 @@ def _slice(writer: OnnxWriter, call: Call) -> str | None:
     axis, step = call.arguments["dim"], call.arguments["step"]
     start = call.arguments["start"] or 0
     end = _END if call.arguments["end"] is None else call.arguments["end"]
+    if _whole(axis, step, start) and not _whole(end):
+        return _cut_to_length(writer, call, axis % call.output.rank) if not start else None
     if not _whole(axis, step, start, end):
         return None
     if (start, step) == (0, 1) and end >= _END:
@@ -51,22 +53,18 @@ def _slice(writer: OnnxWriter, call: Call) -> str | None:
     return cut(writer, call.value, axis % call.output.rank, start, min(end, _END), step, call.name)
 
 
-def _expand(writer: OnnxWriter, call: Call) -> str | None:
-    slopes, constants = call.output.slopes, call.output.constants
-    if writer.batch_source is None or any(
-        s and (s, c) != (1, 0) for s, c in zip(slopes, constants, strict=True)
-    ):
+def _cut_to_length(writer: OnnxWriter, call: Call, axis: int) -> str | None:
+    """As much of a tensor as a row is long, such as of a table of positions."""
+    length = writer.length()
+    if length is None or not call.output.is_length(axis) or call.arguments["step"] != 1:
         return None
-    if not any(slopes):
-        shape = writer.constant(np.array(constants, np.int64))
-    else:
-        batch = writer.node("Shape", [writer.batch_source], start=0, end=1)
-        parts = [
-            batch if slope else writer.constant(np.array([constant], np.int64))
-            for slope, constant in zip(slopes, constants, strict=True)
-        ]
-        shape = writer.node("Concat", parts, axis=0)
-    return writer.node("Expand", [call.value, shape], name=call.name)
+    first, along = (writer.constant(np.array([v], np.int64)) for v in (0, axis))
+    return writer.node("Slice", [call.value, first, length, along], name=call.name)
+
+
+def _expand(writer: OnnxWriter, call: Call) -> str | None:
+    shape = writer.shape(call.output)
+    return None if shape is None else writer.node("Expand", [call.value, shape], name=call.name)
 
 
 def _roll(writer: OnnxWriter, call: Call) -> str | None:
@@ -77,7 +75,7 @@ def _roll(writer: OnnxWriter, call: Call) -> str | None:
     for shift, axis in zip(shifts, axes, strict=True):
         axis %= call.output.rank
         size = call.output.constants[axis]
-        if call.output.slopes[axis]:
+        if call.output.is_free(axis):
             return None
         if shift % size:
             edge = size - shift % size
@@ -106,6 +104,8 @@ def _attention(writer: OnnxWriter, call: Call) -> str | None:
     arguments = call.arguments
     if arguments["dropout_p"] or arguments["is_causal"] or arguments.get("enable_gqa"):
         return None
+    if any(not extent.is_float for extent in call.inputs):
+        return None  # a mask of booleans
     rank, width = call.inputs[0].rank, call.inputs[0].constants[-1]
     factor = arguments.get("scale") or width**-0.5
     order = [*range(rank - 2), rank - 1, rank - 2]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from autocompress.errors import RequestError
+from autocompress.export.extents import Extent
 
 Array = npt.NDArray[Any]
 
@@ -54,16 +56,19 @@ class OnnxWriter:
     Attributes:
         opset: operator set that the nodes so far need.
         batch_source: name of a graph input whose first dimension is the batch, or None.
+        length_source: name of a graph input whose second dimension is the free length, or None.
     """
 
     def __init__(self) -> None:
         self.batch_source: str | None = None
+        self.length_source: str | None = None
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.opset = OPSET
         self._shared: dict[tuple[int, tuple[int, ...], bytes], str] = {}
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
+        self._made: dict[tuple[object, ...], str] = {}
 
     def fresh(self, prefix: str) -> str:
         """A name that is not used yet, such as ``v7``."""
@@ -155,6 +160,47 @@ class OnnxWriter:
         to = int(helper.np_dtype_to_tensor_dtype(np.dtype(numpy_type)))
         return self.node("Cast", [value], output=output, to=to)
 
+    def shape(self, extent: Extent) -> str | None:
+        """A tensor's shape as a value, put together at run time where it is free.
+
+        None where no input has a size that it needs.
+        """
+        parts: list[str | None] = []
+        axis = 0
+        while axis < extent.rank:
+            end = axis + 1
+            if extent.is_batch(axis):
+                same = self.batch_source == self.length_source
+                end += same and end < extent.rank and extent.is_length(end)
+                parts.append(self._sizes(self.batch_source, 0, end - axis))
+            elif extent.is_length(axis):
+                parts.append(self._sizes(self.length_source, 1, 2))
+            elif extent.is_free(axis):
+                return None
+            else:
+                while end < extent.rank and not extent.is_free(end):
+                    end += 1
+                parts.append(self.constant(np.array(extent.constants[axis:end], np.int64)))
+            axis = end
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return known[0] if len(known) == 1 else self._once("Concat", known, axis=0)
+
+    def length(self) -> str | None:
+        """The free length as a value of shape ``(1,)``; None where there is none."""
+        return self._sizes(self.length_source, 1, 2)
+
+    def _sizes(self, source: str | None, start: int, end: int) -> str | None:
+        return None if source is None else self._once("Shape", [source], start=start, end=end)
+
+    def _once(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
+        """A node that is there once, however often it is asked for."""
+        key = (op_type, *inputs, *attributes.items())
+        if key not in self._made:
+            self._made[key] = self.node(op_type, inputs, **attributes)
+        return self._made[key]
+
     def rename(self, old: str, new: str) -> None:
         """Give a value another name everywhere."""
         for node in self.nodes:
@@ -163,8 +209,13 @@ class OnnxWriter:
                     if name == old:
                         names[i] = new
 
-    def model(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-        """The finished ``onnx.ModelProto``, without any metadata."""
+    def model(
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
+        """The finished ``onnx.ModelProto``, with no other metadata than is given."""
         from onnx import helper
 
         used = {name for node in self.nodes for name in node.input} | {o.name for o in outputs}
@@ -173,9 +224,11 @@ class OnnxWriter:
         domains = sorted({node.domain for node in self.nodes if node.domain not in ("", "ai.onnx")})
         if domains:
             raise RequestError(f"the graph uses operators outside ONNX: {', '.join(domains)}")
-        return helper.make_model(
+        made = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", self.opset)],
             ir_version=_IR_VERSION_INT2 if self.opset >= OPSET_INT2 else _IR_VERSION,
             producer_name=PRODUCER,
         )
+        helper.set_model_props(made, dict(metadata))
+        return made

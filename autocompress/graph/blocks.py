@@ -24,7 +24,7 @@ _IDENTITY_OPS = frozenset(
 def find_blocks(
     module: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]], layers: Iterable[str]
 ) -> list[Block]:
-    """Innermost modules with a residual path and one input and output of equal shape."""
+    """Innermost modules with a residual path from their one input of the output's shape."""
     inside = _nodes_by_module(module)
     known = set(layers)
     found: dict[str, Block] = {}
@@ -119,13 +119,15 @@ def _as_block(
 ) -> Block | None:
     inputs, outputs = _inputs(nodes, shapes), _outputs(nodes)
     layers = _layers(nodes, known)
-    if len(inputs) != 1 or len(outputs) != 1 or not layers:
+    if len(outputs) != 1 or not layers:
         return None
-    entry, end = inputs[0], outputs[0]
-    if shapes.get(entry.name) is None or shapes.get(entry.name) != shapes.get(end.name):
+    end = outputs[0]
+    alike = [n for n in inputs if shapes[n.name] == shapes.get(end.name)]
+    entries = [n for n in alike if _has_identity_path(n, end, set(nodes))]
+    # what else enters, such as a mask, has a shape of its own and is not read without the block
+    if len(alike) != 1 or len(entries) != 1:
         return None
-    if not _has_identity_path(entry, end, set(nodes)):
-        return None
+    entry = entries[0]
     return Block(path, path.rpartition(".")[0], entry.name, end.name, layers)
 
 

@@ -22,15 +22,25 @@ from torch import fx, nn
 
 from autocompress.errors import CaptureError
 from autocompress.graph.capture_check import check_capture
-from autocompress.graph.layers import LAYER_BUILDERS, PARAMETER_ARGUMENTS, UnsupportedLayer
+from autocompress.graph.layers import (
+    INPUT_ARGUMENT,
+    LAYER_BUILDERS,
+    PARAMETER_ARGUMENTS,
+    UnsupportedLayer,
+)
 from autocompress.graph.modules import put_module
 
 _TORCH_ROOT = str(Path(torch.__file__).parent)
 _OWN_ROOT = str(Path(__file__).parent)
+#: What is kept of what the tracer knows of a node.
+_KEPT_META = ("module_path", "rank", "free")
 
 
 def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
     """The model as a normalised graph in evaluation mode, with a free batch dimension.
+
+    Rows of integers (token ids) are captured with a free length, too, where the model allows it;
+    :func:`free_axes` tells.
 
     Args:
         model: any module whose forward takes tensors and returns one tensor.
@@ -46,12 +56,41 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphM
                 "model.float() first"
             )
     own = copy.deepcopy(model).cpu().eval()
+    if any(_is_row(x) for x in example_inputs):
+        try:
+            return _captured(own, example_inputs, lengths=True)
+        except CaptureError:  # it may need just this length
+            pass
+    return _captured(own, example_inputs, lengths=False)
+
+
+def free_axes(node: fx.Node) -> tuple[int, ...]:
+    """The axes of a captured graph's input whose size may change: the batch, at times a length."""
+    axes: tuple[int, ...] = node.meta.get("free", (0,))
+    return axes
+
+
+def _captured(
+    model: nn.Module, example_inputs: Sequence[torch.Tensor], *, lengths: bool
+) -> fx.GraphModule:
     # a batch of one would be specialised into the graph
     inputs = tuple(_batch(x, 2) for x in example_inputs)
-    exported = _export(own, inputs)
-    captured = _Normaliser(own, exported).run()
-    check_capture(own, captured, exported, tuple(_batch(x, 3) for x in example_inputs))
+    exported = _export(model, inputs, lengths=lengths)
+    captured = _Normaliser(model, exported).run()
+    check_capture(model, captured, exported, tuple(_batch(x, 3) for x in example_inputs))
+    free = [free_axes(n) for n in captured.graph.nodes if n.op == "placeholder"]
+    if any(1 in axes for axes in free):
+        shorter = (
+            x[:, : max(2, x.shape[1] // 2)] if 1 in axes else x
+            for x, axes in zip(example_inputs, free, strict=True)
+        )
+        check_capture(model, captured, exported, tuple(_batch(x, 3) for x in shorter))
     return captured
+
+
+def _is_row(x: torch.Tensor) -> bool:
+    """Whether it holds rows of integers that may be of another length."""
+    return x.dim() == 2 and not x.is_floating_point() and x.shape[1] > 2
 
 
 def _batch(x: torch.Tensor, size: int) -> torch.Tensor:
@@ -59,7 +98,9 @@ def _batch(x: torch.Tensor, size: int) -> torch.Tensor:
     return one.expand(size, *one.shape[1:]).clone()
 
 
-def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+def _export(
+    model: nn.Module, inputs: tuple[torch.Tensor, ...], *, lengths: bool
+) -> torch.export.ExportedProgram:
     try:
         with torch.no_grad():
             output = model(*inputs)
@@ -74,8 +115,8 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
             f"the model returns a {type(output).__name__}; autocompress needs a model that "
             f"returns one tensor: wrap it in a module that picks the output to keep"
         )
-    batch = torch.export.Dim.AUTO
-    dynamic = tuple({0: batch} for _ in inputs)
+    free = torch.export.Dim.AUTO
+    dynamic = tuple({0: free, 1: free} if lengths and _is_row(x) else {0: free} for x in inputs)
     try:
         with _quiet():
             return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
@@ -144,6 +185,9 @@ class _Normaliser:
                 if node.name in self.user_inputs:
                     self.made[node] = self.graph.placeholder(node.name)
                     self._keep_meta(node)
+                    sizes = enumerate(node.meta["val"].shape)
+                    free = tuple(axis for axis, size in sizes if isinstance(size, torch.SymInt))
+                    self.made[node].meta["free"] = free
             elif node.op == "output":
                 (values,) = node.args
                 result = values[-1]
@@ -153,7 +197,7 @@ class _Normaliser:
         module = fx.GraphModule(self.root, self.graph, class_name="CapturedModel")
         module.graph.eliminate_dead_code()
         for node in module.graph.nodes:  # the rest belongs to the tracer, and cannot be copied
-            node.meta = {key: node.meta[key] for key in ("module_path", "rank") if key in node.meta}
+            node.meta = {key: node.meta[key] for key in _KEPT_META if key in node.meta}
         module.recompile()
         module.eval()
         return module
@@ -169,12 +213,12 @@ class _Normaliser:
         """Emit ``node`` as a call_module, when it is a layer with plain parameters."""
         target = str(node.target)
         builder = LAYER_BUILDERS.get(target)
-        if builder is None or not isinstance(node.args[0], fx.Node):
-            return False
-        first = node.args[0]
-        if first not in self.made:
+        if builder is None:
             return False
         arguments: list[Any] = list(node.args)
+        first = arguments.pop(INPUT_ARGUMENT.get(target, 0))
+        if not isinstance(first, fx.Node) or first not in self.made:
+            return False
         owned: list[str | None] = []
         for i in PARAMETER_ARGUMENTS[target]:
             if i >= len(arguments) or arguments[i] is None:
@@ -184,10 +228,10 @@ class _Normaliser:
                 return False
             owned.append(self.tensors[arguments[i].name])
             arguments[i] = self.values[self.tensors[arguments[i].name]]
-        if any(isinstance(a, fx.Node) for a in arguments[1:]):
+        if any(isinstance(a, fx.Node) for a in arguments):
             return False
         try:
-            layer = builder(first.meta["val"].dim(), *arguments[1:], **node.kwargs)
+            layer = builder(first.meta["val"].dim(), *arguments, **node.kwargs)
         except UnsupportedLayer:
             return False
         known = [name for name in owned if name is not None]
@@ -238,6 +282,8 @@ class _Normaliser:
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             return
         made = self.graph.node_copy(node, lambda n: self.made[n])
+        if node.target is torch.ops.aten.slice.Tensor and made.args[2:3] == (None,):
+            made.update_arg(2, 0)  # the same, in a form that the analysis of channels can follow
         functional = _out_of_place(node.target)
         if functional is not None:
             made.target = functional

@@ -27,8 +27,7 @@ def check_capture(
         model: the original, in evaluation mode.
         captured: its graph.
         exported: what the graph was made from; tells the lines of the user's code.
-        inputs: batch first; floating-point ones are replaced by random numbers,
-            unless the model refuses those.
+        inputs: batch first; replaced by random numbers, unless the model refuses those.
 
     Raises:
         CaptureError: the outputs differ, only one batch size works, or the output is no batch.
@@ -62,12 +61,19 @@ def _run(model: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.Tensor | str
 
 
 def random_like(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Normal random numbers in place of floating-point inputs; the same at every call."""
+    """Random numbers in place of inputs; the same at every call.
+
+    Normal ones for floating-point inputs; for integers the values that are there, drawn anew for
+    every place, since nobody knows which others the model takes.
+    """
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(x.shape, generator=generator, dtype=x.dtype) if x.is_floating_point() else x
-        for x in inputs
-    ]
+
+    def draw(x: torch.Tensor) -> torch.Tensor:
+        if x.is_floating_point():
+            return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return x.flatten()[torch.randint(x.numel(), x.shape, generator=generator)]
+
+    return [draw(x) for x in inputs]
 
 
 def agree(first: torch.Tensor | str, second: torch.Tensor | str) -> bool:

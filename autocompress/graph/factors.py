@@ -23,10 +23,11 @@ Size: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """Shape of a convolution, or of a linear layer, which has the defaults from ``stride`` on.
+    """Shape of a convolution, or of another layer, which has the defaults from ``stride`` on.
 
     Attributes:
-        weight: ``(out, in / groups, height, width)`` or ``(out, in)``.
+        weight: ``(out, in / groups, height, width)``, ``(out, in)`` of a linear layer, or
+            ``(rows, width)`` of an embedding.
         stride: height and width.
         padding: height and width.
         dilation: height and width.
@@ -40,10 +41,10 @@ class LayerShape:
     groups: int = 1
 
     @classmethod
-    def of(cls, module: nn.Conv2d | nn.Linear) -> LayerShape:
+    def of(cls, module: nn.Conv2d | nn.Linear | nn.Embedding) -> LayerShape:
         """The shape of a full layer."""
         weight = tuple(module.weight.shape)
-        if isinstance(module, nn.Linear):
+        if not isinstance(module, nn.Conv2d):
             return cls(weight)
         return cls(
             weight, pair(module.stride), kernel_padding(module, None), pair(module.dilation),
@@ -78,7 +79,8 @@ class LayerShape:
 def macs(shapes: tuple[LayerShape, ...], size: Size) -> int:
     """Multiply-accumulates of layers in a row, for an input of this height and width.
 
-    Linear layers count for one row.
+    Linear layers count for one row. An embedding's table counts as if it were multiplied by, so
+    that what is saved is weights.
     """
     total = 0
     for shape in shapes:
@@ -111,7 +113,9 @@ def factors(layer: Layer, whole: LayerShape, policy: LayerPolicy) -> tuple[Layer
         )
     if not _FITS[policy.factorization](whole.kernel):
         return None
-    made = _SHAPES[policy.factorization](whole, policy)
+    made = (
+        _table(whole, policy) if _is_table(layer) else _SHAPES[policy.factorization](whole, policy)
+    )
     size = entering(layer, whole)
     return made if macs(made, size) < macs((whole,), size) else None
 
@@ -125,6 +129,10 @@ def why_not(layer: Layer, factorization: str) -> str | None:
     """Why a layer cannot be factorised in this way; None when it can."""
     if layer.groups > 1:
         return "it has groups, whose filters are small already"
+    if _is_table(layer):
+        return (
+            None if factorization == "svd" else "its rows are looked up: only 'svd' is for tables"
+        )
     kernel = (layer.kernel[0], layer.kernel[-1]) if layer.kernel else (1, 1)
     if not _FITS[factorization](kernel):
         shape = "x".join(str(k) for k in layer.kernel)
@@ -140,6 +148,22 @@ def entering(layer: Layer, whole: LayerShape) -> Size:
     if len(layer.input_shape) == 4:
         return (layer.input_shape[2], layer.input_shape[3])
     return whole.input_size((1, 1))
+
+
+def part_kinds(kind: str, count: int) -> tuple[str, ...]:
+    """Kinds of the parts of a layer of that kind: narrow rows are made wide by a linear layer."""
+    return (kind, *(["linear" if kind == "embedding" else kind] * (count - 1)))
+
+
+def _is_table(layer: Layer) -> bool:
+    return layer.kind == "embedding"
+
+
+def _table(whole: LayerShape, policy: LayerPolicy) -> tuple[LayerShape, ...]:
+    """Narrow rows, and a linear layer that makes them wide (Lan et al. 2020, arXiv:1909.11942)."""
+    rank = policy.rank or 0
+    rows, width = whole.weight
+    return LayerShape((rows, rank)), LayerShape((width, rank))
 
 
 def _svd(whole: LayerShape, policy: LayerPolicy) -> tuple[LayerShape, ...]:

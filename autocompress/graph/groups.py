@@ -127,6 +127,8 @@ def _group(
         role = _role(module, item.dep.handler.__name__)
         if isinstance(module, nn.Conv2d) and 1 < module.groups != module.out_channels:
             rigid = rigid or f"{name} is a grouped convolution"
+        if isinstance(module, nn.Embedding):
+            rigid = rigid or f"the rows of {name} have this many entries"
         if isinstance(module, nn.GroupNorm):
             rigid = rigid or f"{name} normalises over groups of channels"
         found = pairs.setdefault((name, role), set())
@@ -163,7 +165,7 @@ def _role(module: nn.Module, handler: str) -> Role:
 def _extent(module: nn.Module, role: Role) -> int:
     """How many channels of that role the module has."""
     own = ("in_channels", "in_features") if role == "in" else ("out_channels", "out_features")
-    for attribute in (*own, "num_features", "num_channels", "normalized_shape"):
+    for attribute in (*own, "embedding_dim", "num_features", "num_channels", "normalized_shape"):
         value = getattr(module, attribute, None)
         if value is not None:
             return int(value[-1] if isinstance(value, tuple) else value)

@@ -20,7 +20,8 @@ from autocompress.graph.watching import Watcher
 
 #: aten operators that may hold weights without being a layer here, in words.
 _NO_LAYERS = {
-    "embedding": "embeddings", "embedding_bag": "embeddings", "lstm": "recurrent layers",
+    "embedding": "embeddings whose table is computed", "embedding_bag": "bags of embeddings",
+    "lstm": "recurrent layers",
     "gru": "recurrent layers", "rnn_tanh": "recurrent layers", "rnn_relu": "recurrent layers",
     "bilinear": "bilinear layers",
     **dict.fromkeys(("matmul", "mm", "bmm", "baddbmm", "einsum"), "products with free parameters"),
@@ -135,5 +136,10 @@ def _layer(name: str, module: nn.Module, shape: tuple[int, ...], calls: int) -> 
         return Layer(
             name, "linear", module.in_features, module.out_features, (), (), 1,
             prod(output) * module.in_features * calls, parameters, output, calls,
+        )  # fmt: skip
+    if isinstance(module, nn.Embedding):
+        return Layer(
+            name, "embedding", module.num_embeddings, module.embedding_dim, (), (), 1,
+            0, parameters, output, calls,
         )  # fmt: skip
     return None

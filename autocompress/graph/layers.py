@@ -99,6 +99,12 @@ def _linear(rank: int, weight: torch.Tensor, bias: torch.Tensor | None = None) -
     return _set(linear, weight=weight, bias=bias)
 
 
+def _embedding(rank: int, weight: torch.Tensor, *settings: Any) -> nn.Module:
+    """One that only looks up: what else is set changes training alone."""
+    rows, width = weight.shape
+    return _set(nn.Embedding(rows, width, device="meta"), weight=weight)
+
+
 def _batch_norm(
     rank: int,
     weight: torch.Tensor | None,
@@ -160,6 +166,7 @@ LAYER_BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "aten.conv2d.default": _conv2d,
     "aten.conv2d.padding": _conv2d,
     "aten.linear.default": _linear,
+    "aten.embedding.default": _embedding,
     "aten.batch_norm.default": _batch_norm,
     "aten.layer_norm.default": _layer_norm,
     "aten.group_norm.default": _group_norm,
@@ -169,14 +176,18 @@ LAYER_BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "aten.feature_dropout_.default": _feature_dropout,
 }
 
-#: aten overload -> positions of its arguments that are parameters or buffers.
+#: aten overload -> position of the argument that is its input, where that is not the first.
+INPUT_ARGUMENT: dict[str, int] = {"aten.embedding.default": 1}
+
+#: aten overload -> positions of those of its other arguments that are parameters or buffers.
 PARAMETER_ARGUMENTS: dict[str, tuple[int, ...]] = {
-    "aten.conv2d.default": (1, 2),
-    "aten.conv2d.padding": (1, 2),
-    "aten.linear.default": (1, 2),
-    "aten.batch_norm.default": (1, 2, 3, 4),
-    "aten.layer_norm.default": (2, 3),
-    "aten.group_norm.default": (2, 3),
+    "aten.conv2d.default": (0, 1),
+    "aten.conv2d.padding": (0, 1),
+    "aten.linear.default": (0, 1),
+    "aten.embedding.default": (0,),
+    "aten.batch_norm.default": (0, 1, 2, 3),
+    "aten.layer_norm.default": (1, 2),
+    "aten.group_norm.default": (1, 2),
     "aten.dropout.default": (),
     "aten.dropout_.default": (),
     "aten.feature_dropout.default": (),

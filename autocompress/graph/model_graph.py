@@ -26,11 +26,11 @@ class Layer:
 
     Attributes:
         name: the user's qualified name.
-        kind: "conv" or "linear".
-        in_channels: input channels or features.
+        kind: "conv", "linear" or "embedding".
+        in_channels: input channels or features; rows of an embedding's table.
         out_channels: output channels or features.
-        kernel: spatial kernel, empty for linear.
-        stride: spatial stride, empty for linear.
+        kernel: spatial kernel, empty without one.
+        stride: spatial stride, empty without one.
         groups: convolution groups.
         macs: multiply-accumulates for one sample.
         parameters: weights and biases.

@@ -10,13 +10,13 @@ import operator
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
 
 from autocompress.core.candidate import UNSTRUCTURED, Candidate, LayerPolicy
-from autocompress.graph.factors import LayerShape, factors
+from autocompress.graph.factors import LayerShape, factors, part_kinds
 from autocompress.graph.layers import kernel_padding, pair
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.ops import Attribute, Op
@@ -27,14 +27,19 @@ _KINDS: Mapping[str, str] = {
     "hardsigmoid": "hardsigmoid", "sigmoid": "sigmoid", "silu": "silu", "gelu": "gelu",
     "tanh": "tanh", "leaky_relu": "leaky_relu", "elu": "elu", "add": "add", "sub": "sub",
     "mul": "mul", "div": "div", "matmul": "matmul", "bmm": "matmul", "softmax": "softmax",
-    "layer_norm": "layer_norm", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
+    "layer_norm": "layer_norm", "to": "cast", "_to_copy": "cast", "ne": "not_equal",
+    "eq": "equal", "sum": "sum", "rsub": "sub", "clamp": "clamp",
+    "scaled_dot_product_attention": "attention", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
     "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose", "select": "select",
 }  # fmt: skip
 
+#: Modules whose weights a policy compresses.
+FullLayer: TypeAlias = nn.Conv2d | nn.Linear | nn.Embedding
+
 #: Calls that leave nothing in the deployed graph.
-_NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias", "_to_copy"})
+_NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias"})
 
 
 def operations(graph: ModelGraph, candidate: Candidate) -> tuple[Op, ...]:
@@ -107,10 +112,9 @@ class _Walk:
                 found[name] = None
         names = tuple(found)
         if len(names) == 1 and str(node.target).startswith(("aten.add.", "aten.mul.")):
-            return names * sum(
-                isinstance(a, fx.Node) and self.selection.resolve(a.name) in self.producer
-                for a in node.args
-            )
+            read = [a for a in node.args if isinstance(a, fx.Node)]
+            made = [a for a in read if self.selection.resolve(a.name) in self.producer]
+            return names * len(made)
         return names
 
     def _emit(
@@ -118,6 +122,10 @@ class _Walk:
     ) -> None:
         value = self.values[node.name]
         shape = tuple(int(n) for n in value.shape) if isinstance(value, torch.Tensor) else ()
+        if isinstance(value, torch.Tensor) and value.dtype != torch.float32:
+            dtype = str(value.dtype).removeprefix("torch.")
+            given = dict(more.get("attributes", ()))
+            more["attributes"] = tuple(sorted({**given, "dtype": dtype}.items()))
         self.producer[node.name] = node.name
         self.ops.append(Op(name or node.name, kind, inputs, shape, **more))
 
@@ -132,7 +140,7 @@ class _Walk:
         module = self.graph.submodule(name)
         source = self.selection.resolve(node.all_input_nodes[0].name)
         value = self.values[source]
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
             self._layer(node, name, module, value)
             return
         self.values[node.name] = value
@@ -166,9 +174,7 @@ class _Walk:
                 self.ops[i] = replace(op, attributes=attributes)
                 return
 
-    def _layer(
-        self, node: fx.Node, name: str, module: nn.Conv2d | nn.Linear, value: torch.Tensor
-    ) -> None:
+    def _layer(self, node: fx.Node, name: str, module: FullLayer, value: torch.Tensor) -> None:
         policy, layer = self.candidate.policy(name), self.graph.layers[name]
         whole = self._kept(name, module)
         more: dict[str, Attribute] = {}
@@ -180,19 +186,25 @@ class _Walk:
         shapes = factors(layer, whole, policy) or (whole,)
         inputs = self._inputs(node)
         names, labels = part_names(node.name, len(shapes)), part_layers(name, len(shapes))
-        for part, label, shape in zip(names, labels, shapes, strict=True):
-            bias = int(module.bias is not None and part == node.name)
+        kinds = part_kinds(layer.kind, len(shapes))
+        for part, label, shape, kind in zip(names, labels, shapes, kinds, strict=True):
+            bias = int(getattr(module, "bias", None) is not None and part == node.name)
             attributes = {**more, "bias": bias, **_conv_attributes(shape)}
-            value = self.graph.shapes.layer(value, shape.weight, attributes)
+            if kind == "embedding":
+                value = self.graph.shapes.rows(value, shape.weight)
+            else:
+                value = self.graph.shapes.layer(value, shape.weight, attributes)
             self.values[node.name] = value
             self._emit(
-                node, layer.kind, inputs, name=part, layer=label,
-                **_coded(policy, shape.weight, attributes),
+                node, kind, inputs, name=part, layer=label,
+                **_coded(kind, policy, shape.weight, attributes),
             )  # fmt: skip
             inputs = (part,)
 
-    def _kept(self, name: str, module: nn.Conv2d | nn.Linear) -> LayerShape:
+    def _kept(self, name: str, module: FullLayer) -> LayerShape:
         """What the candidate keeps of a layer, before its weight is factorised."""
+        if isinstance(module, nn.Embedding):
+            return LayerShape(tuple(module.weight.shape))
         out = self.selection.out_indices.get(name)
         kept_in = self.selection.in_indices.get(name)
         weight = list(module.weight.shape)
@@ -221,10 +233,15 @@ class _Walk:
         value = self.graph.shapes.call(node, arguments, keywords)
         self.values[node.name] = value
         inputs = self._inputs(node)
-        if not inputs:
-            return  # made of constants: folded when the model is loaded
+        if not inputs:  # made of constants: folded when the model is loaded
+            self.owed[node.name] = self._held_weights(node)
+            return
         base = _base(node)
-        if isinstance(value, list | tuple) or base in _NOTHING or _is_whole(base, arguments, value):
+        if (
+            isinstance(value, list | tuple)
+            or base in _NOTHING
+            or _changes_nothing(base, arguments, value)
+        ):
             # a tuple of tensors is an operation for each of those that are used
             self.producer[node.name] = inputs[0]
             self.owed[node.name] = self._held_weights(node)
@@ -253,6 +270,13 @@ class _Walk:
                 self.held.add(target)
                 found += self._attribute(target).numel()
         return found
+
+
+def _changes_nothing(base: str, arguments: Any, value: Any) -> bool:
+    """Whether a slice leaves out nothing, or a conversion gives a tensor as it is."""
+    if base == "slice":
+        return bool(value.shape == arguments[0].shape)
+    return base in {"to", "_to_copy"} and value.dtype == arguments[0].dtype
 
 
 def _base(node: fx.Node) -> str:
@@ -290,21 +314,18 @@ def _conv_attributes(shape: LayerShape) -> dict[str, Attribute]:
     }
 
 
-def _coded(policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, Attribute]) -> Any:
+def _coded(
+    kind: str, policy: LayerPolicy, weight: tuple[int, ...], attributes: dict[str, Attribute]
+) -> Any:
     return {
         "attributes": tuple(sorted(attributes.items())),
         "weight_shape": weight,
         "weight_bits": policy.weight_bits,
-        "activation_bits": policy.activation_bits,
+        "activation_bits": 32 if kind == "embedding" else policy.activation_bits,
         "sparsity": policy.sparsity_of(weight),
         "pattern": policy.pattern if policy.sparsity_of(weight) else UNSTRUCTURED,
         "codebook": policy.codebook or 0,
     }
-
-
-def _is_whole(base: str, arguments: Any, value: Any) -> bool:
-    """Whether a slice leaves out nothing."""
-    return base == "slice" and bool(value.shape == arguments[0].shape)
 
 
 def _kind(base: str, arguments: Any, value: torch.Tensor) -> str:
@@ -337,7 +358,7 @@ def _attributes(
     if base == "hardtanh":
         low, high = (arguments[1], arguments[2]) if len(arguments) > 2 else (-1.0, 1.0)
         return (("high", float(high)), ("low", float(low)))
-    if base == "mean":
+    if base in {"mean", "sum"}:
         keep = bool(arguments[2]) if len(arguments) > 2 else False
         return (("keepdim", int(keep)),)
     return ()

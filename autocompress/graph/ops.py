@@ -13,7 +13,7 @@ from autocompress.core.candidate import UNSTRUCTURED
 
 Attribute: TypeAlias = int | float | str | tuple[int, ...]
 
-#: Kinds that carry weights.
+#: Kinds that multiply by weights.
 LAYER_KINDS = frozenset({"conv", "linear"})
 #: Activations that runtimes fold into the operator before them.
 FUSED_TAILS = frozenset({"relu", "relu6", "hardtanh"})
@@ -29,15 +29,18 @@ class Op:
 
     Attributes:
         name: unique; stable across the candidates of one graph.
-        kind: "conv", "linear", "relu", "add", … or "aten.<op>" for what has no name here.
+        kind: "conv", "linear", "embedding", "relu", "add", … or "aten.<op>" for what has no name
+            here.
         inputs: names of the operations that produce its activations.
         shape: output shape with batch 1, such as ``(1, 64, 8, 8)``.
-        layer: the user's layer name for conv and linear ("<layer>.0", "<layer>.1" and so on for
-            the parts of a low-rank layer).
-        attributes: sorted pairs: kernel, stride, padding, dilation, groups, bias, axis …
+        layer: the user's layer name for conv, linear and embedding ("<layer>.0", "<layer>.1" and so
+            on for the parts of a low-rank layer).
+        attributes: sorted pairs: kernel, stride, padding, dilation, groups, bias, axis …; "dtype"
+            where its output is no float32.
         weight_shape: shape of the weight, or empty.
         weight_bits: bits per stored weight.
-        activation_bits: bits of input and output activations that the layer's policy asks for.
+        activation_bits: bits of input and output activations that the layer's policy asks for; 32
+            for an embedding, which computes nothing.
         sparsity: share of zero weights.
         codebook: values that the weights share; 0 when they share none. ``weight_bits`` then only
             says whether the layer computes in integers.

@@ -51,6 +51,10 @@ class ShapeMemory:
         key = (_signature(value), weight, tuple(attributes[name] for name in names))
         return self._find(key, compute)  # type: ignore[no-any-return]
 
+    def rows(self, ids: torch.Tensor, table: tuple[int, ...]) -> torch.Tensor:
+        """What looking up ids in a table of such a shape, ``(rows, width)``, gives."""
+        return torch.empty((*ids.shape, table[1]), device="meta")
+
     def _find(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         try:
             return self._known[key]

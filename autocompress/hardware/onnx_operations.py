@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from autocompress.errors import RequestError
 from autocompress.graph.ops import Attribute, Op
+from autocompress.runtimes.base import TensorSpec
+from autocompress.runtimes.common import example_shape
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +57,7 @@ def read_operations(path: str | Path) -> tuple[Op, ...]:
 
     try:
         model = onnx.load(str(path), load_external_data=False)
-        _fix_batch(model.graph)
+        _fix_sizes(model.graph, {prop.key: prop.value for prop in model.metadata_props})
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # the parser's own errors share no base
         if isinstance(error, RequestError):
@@ -64,15 +66,20 @@ def read_operations(path: str | Path) -> tuple[Op, ...]:
     return _Reader(model.graph, str(path)).read()
 
 
-def _fix_batch(graph: onnx.GraphProto) -> None:
-    """Set the first dimension of every input to 1; what else is open is refused."""
+def _fix_sizes(graph: onnx.GraphProto, metadata: Mapping[str, str]) -> None:
+    """Give every input the shape of the file's example, or else a first dimension of 1.
+
+    What is open then is refused.
+    """
     stored = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
         dims = value.type.tensor_type.shape.dim
         if value.name in stored or not dims:
             continue
-        dims[0].ClearField("dim_param")
-        dims[0].dim_value = 1
+        spec = TensorSpec(value.name, "", tuple(d.dim_value or None for d in dims))
+        for dim, size in zip(dims, example_shape(metadata, spec) or (1,), strict=False):
+            dim.ClearField("dim_param")
+            dim.dim_value = size
         if any(d.dim_value < 1 for d in dims):
             raise RequestError(
                 f"input {value.name!r} has dimensions that are not fixed; export it with fixed "
@@ -103,6 +110,7 @@ class _Reader:
             self.shapes[value.name] = tuple(d.dim_value for d in dims)
         self.made: dict[str, str] = {}  # tensor -> operation
         self.integer: set[str] = set()  # tensors that came out of a DequantizeLinear
+        self.steps: set[str] = set()  # tensors of the steps of rows that were looked up
         self.ops: dict[str, Op] = {}
 
     def read(self) -> tuple[Op, ...]:
@@ -122,7 +130,9 @@ class _Reader:
         if node.op_type in _SHAPES or not sources:
             return
         weight = self._weight(node)
-        if node.op_type in _PASSING or self._belongs(node, sources):
+        if node.op_type == "Gather" and node.input[1] in self.made:
+            self._look_up(node)
+        elif node.op_type in _PASSING or self._belongs(node, sources):
             self.made[node.output[0]] = self.made[sources[0]]
             if node.op_type == "DequantizeLinear":
                 self.integer.add(node.output[0])
@@ -143,9 +153,26 @@ class _Reader:
             names = tuple(self.made[name] for name in sources)
             self._add(node.output[0], kind, names, node.output[0], _pool_attributes(node, kind))
 
+    def _look_up(self, node: onnx.NodeProto) -> None:
+        """Rows of a stored table are an embedding; a codebook and steps belong to it."""
+        source, table = self.made[node.input[1]], self._weight_of(str(node.input[0]))
+        shape = () if table is None else self._stored_shape(table)
+        if table is None or len(shape) != 2 or shape[1] == 1:
+            self.made[node.output[0]] = source
+            self.steps.update(node.output if len(shape) == 2 else ())
+            return
+        bits = {"FLOAT16": 16} | {name: b for name, b in _BITS.items() if b < 32}
+        self._add(
+            node.output[0], "embedding", (source,), node.output[0], {"bias": 0},
+            layer=node.name or node.output[0], weight_shape=shape,
+            weight_bits=bits.get(self.dtype[table], 32),
+        )  # fmt: skip
+
     def _belongs(self, node: onnx.NodeProto, sources: Sequence[str]) -> bool:
-        """Whether it runs inside the layer before it: batch norm, or the addition of a bias."""
+        """Whether it runs inside the layer before it: batch norm, a bias, or the steps of rows."""
         before = self.ops[self.made[sources[0]]]
+        if node.op_type == "Mul" and before.kind == "embedding":
+            return node.input[1] in self.steps
         if node.op_type == "BatchNormalization":
             return before.kind == "conv"
         biased = node.op_type == "Add" and len(sources) == 1 and before.kind == "linear"
@@ -156,7 +183,9 @@ class _Reader:
         place = _WEIGHT_AT.get(node.op_type, 1)
         if len(node.input) <= place:
             return None
-        name = str(node.input[place])
+        return self._weight_of(str(node.input[place]))
+
+    def _weight_of(self, name: str) -> str | None:
         while name not in self.stored:
             maker = self.maker.get(name)
             if maker is None or not maker.input or maker.op_type not in _CONVERTING:

@@ -242,6 +242,8 @@ def _activation(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) ->
         return np.asarray(rng.standard_normal(shape), dtype=dtype)
     if dtype == "bool":
         return np.asarray(rng.integers(0, 2, shape), dtype=bool)
+    if dtype in ("int64", "int32"):  # numbers of rows, which even a small table has
+        return np.asarray(rng.integers(0, 2, shape), dtype=dtype)
     return np.asarray(rng.integers(0, 100, shape), dtype=dtype)
 
 

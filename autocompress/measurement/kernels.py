@@ -69,6 +69,8 @@ _KEEPS_KERNEL = frozenset({"MaxPool", "AveragePool", "NhwcMaxPool", "QLinearAver
 _KEEPS_AXIS = frozenset({"Concat", "QLinearConcat", "Softmax", "LayerNormalization", "Gather"})
 #: Kernels that only rename memory.
 VIEW_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+#: Kernels that read a few rows of their first constant.
+LOOK_UPS = frozenset({"Gather"})
 NCHWC = "com.microsoft.nchwc"
 MICROSOFT = "com.microsoft"
 #: Domain of kernels that are operations of the model rather than nodes of a runtime's own graph.
@@ -207,8 +209,12 @@ class KernelSignature:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Bytes of its constants."""
-        return sum(t.size_bytes for t in self.inputs if t is not None and t.constant)
+        """Bytes of its constants; of a table that it looks rows up in, those of the rows."""
+        held = [t for t in self.inputs if t is not None and t.constant]
+        if self.op_type in LOOK_UPS and held:
+            read = replace(held[0], shape=self.outputs[0].shape).size_bytes
+            return min(read, held[0].size_bytes) + sum(t.size_bytes for t in held[1:])
+        return sum(t.size_bytes for t in held)
 
     @cached_property
     def activation_bytes(self) -> int:

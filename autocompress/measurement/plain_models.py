@@ -23,6 +23,7 @@ from autocompress.measurement.synthesis import IR_VERSION, KINDS, OPSET, Writer
 OPERATORS = {
     "conv": "Conv",
     "linear": "Gemm",
+    "embedding": "Gather",
     "matmul": "MatMul",
     "add": "Add",
     "sub": "Sub",

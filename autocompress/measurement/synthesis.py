@@ -29,6 +29,8 @@ _UNARY = {
     "leaky_relu": "LeakyRelu",
     "elu": "Elu",
 }
+#: ONNX's number of 32-bit floats.
+_FLOAT = 1
 _BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "matmul": "MatMul"}
 
 
@@ -263,12 +265,76 @@ def _concat(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Concat", inputs, f"{op.name}.out", axis=op.attribute("axis", 1))
 
 
+def _embedding(writer: Writer, op: Op, inputs: list[str]) -> str:
+    rows, width = op.weight_shape
+    if op.weight_bits == 32 and not op.codebook:
+        table = writer.constant(f"{op.name}.table", writer.normal(op.weight_shape, width**-0.5))
+        return writer.node("Gather", [table, *inputs], f"{op.name}.out")
+    codes = writer.rng.integers(-127, 128, op.weight_shape).astype(np.int8)
+    table = writer.constant(f"{op.name}.codes", codes)
+    steps = writer.constant(f"{op.name}.steps", np.full((rows, 1), 0.01, np.float32))
+    found = writer.node("Gather", [table, *inputs], f"{op.name}.rows")
+    floats = writer.node("Cast", [found], f"{op.name}.floats", to=_FLOAT)
+    scales = writer.node("Gather", [steps, *inputs], f"{op.name}.scales")
+    return writer.node("Mul", [floats, scales], f"{op.name}.out")
+
+
+def _layer_norm(writer: Writer, op: Op, inputs: list[str]) -> str:
+    width = op.shape[-1:]
+    scale = writer.constant(f"{op.name}.weight", np.ones(width, np.float32))
+    shift = writer.constant(f"{op.name}.bias", np.zeros(width, np.float32))
+    return writer.node("LayerNormalization", [*inputs, scale, shift], f"{op.name}.out", axis=-1)
+
+
+def _attention(writer: Writer, op: Op, inputs: list[str]) -> str:
+    query, key, value, *mask = inputs
+    rank = len(op.shape)
+    perm = [*range(rank - 2), rank - 1, rank - 2]
+    factor = writer.constant(f"{op.name}.factor", np.float32(op.shape[-1] ** -0.5))
+    scaled = writer.node("Mul", [query, factor], f"{op.name}.scaled")
+    turned = writer.node("Transpose", [key], f"{op.name}.turned", perm=perm)
+    scores = writer.node("MatMul", [scaled, turned], f"{op.name}.scores")
+    if mask:
+        scores = writer.node("Add", [scores, mask[0]], f"{op.name}.masked")
+    weights = writer.node("Softmax", [scores], f"{op.name}.weights", axis=rank - 1)
+    return writer.node("MatMul", [weights, value], f"{op.name}.out")
+
+
+def _compare(writer: Writer, op: Op, inputs: list[str]) -> str:
+    zero = writer.constant(f"{op.name}.zero", np.int64(0))
+    same = writer.node("Equal", [*inputs, zero], f"{op.name}.same")
+    if op.kind == "equal":
+        return same
+    return writer.node("Not", [same], f"{op.name}.out")
+
+
+def _cast(writer: Writer, op: Op, inputs: list[str]) -> str:
+    from onnx import helper
+
+    to = helper.np_dtype_to_tensor_dtype(np.dtype(str(op.attribute("dtype", "float32"))))
+    return writer.node("Cast", inputs, f"{op.name}.out", to=int(to))
+
+
+def _clamp(writer: Writer, op: Op, inputs: list[str]) -> str:
+    low = writer.constant(f"{op.name}.low", np.float32(1.0))
+    return writer.node("Clip", [*inputs, low], f"{op.name}.out")
+
+
+def _sum(writer: Writer, op: Op, inputs: list[str]) -> str:
+    axes = writer.constant(f"{op.name}.axes", np.array([1], np.int64))
+    keep = int(op.attribute("keepdim", 0))  # type: ignore[arg-type]
+    return writer.node("ReduceSum", [*inputs, axes], f"{op.name}.out", keepdims=keep)
+
+
 def _unary(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node(_UNARY[op.kind], inputs, f"{op.name}.out")
 
 
 def _binary(writer: Writer, op: Op, inputs: list[str]) -> str:
     operands = list(inputs)
+    if len(operands) < 2 and op.weight_shape:  # such as a table of positions
+        held = writer.normal(op.shape[1:], 0.1)
+        operands.append(writer.constant(f"{op.name}.held", held))
     while len(operands) < 2:
         operands.append(writer.constant(f"{op.name}.scalar", np.float32(1.5)))
     return writer.node(_BINARY[op.kind], operands, f"{op.name}.out")
@@ -288,6 +354,14 @@ KINDS = {
     "reshape": _reshape,
     "transpose": _transpose,
     "softmax": _softmax,
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "attention": _attention,
+    "equal": _compare,
+    "not_equal": _compare,
+    "cast": _cast,
+    "clamp": _clamp,
+    "sum": _sum,
     "concat": _concat,
     **dict.fromkeys(_UNARY, _unary),
     **dict.fromkeys(_BINARY, _binary),
@@ -320,7 +394,9 @@ def synthesise(ops: Sequence[Op], quantized: Collection[str], *, seed: int = 0) 
             raise RequestError(f"operation {op.name!r} of kind {op.kind!r} cannot be synthesised")
         if op.kind == "input":
             shape: list[str | int | None] = ["batch", *op.shape[1:]]
-            inputs.append(helper.make_tensor_value_info(op.name, TensorProto.FLOAT, shape))
+            dtype = np.dtype(str(op.attribute("dtype", "float32")))
+            kind = helper.np_dtype_to_tensor_dtype(dtype)
+            inputs.append(helper.make_tensor_value_info(op.name, kind, shape))
             writer.store(op, op.name)
         elif op.kind == "output":
             outputs.extend(

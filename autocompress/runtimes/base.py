@@ -28,6 +28,8 @@ class TensorSpec:
         shape: the dimensions; None where one is symbolic.
         constant: whether the value is stored in the model.
         values: the value of a small integer constant (axes, shapes), else empty.
+        example: of a model's input, the shape that it is timed and priced with; empty where
+            nothing is said of it.
     """
 
     name: str
@@ -35,9 +37,12 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     constant: bool = False
     values: tuple[int, ...] = ()
+    example: tuple[int, ...] = ()
 
     def zeros(self) -> Array:
-        """An array of this type; symbolic dimensions become 1."""
+        """An array of this type and of the example's shape; without one, symbolic sizes are 1."""
+        if self.example:
+            return np.zeros(self.example, dtype=self.dtype)
         return np.zeros(tuple(1 if d is None else d for d in self.shape), dtype=self.dtype)
 
 

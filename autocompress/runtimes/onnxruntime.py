@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -17,7 +18,7 @@ import numpy as np
 from autocompress.core.capabilities import Capabilities
 from autocompress.errors import DeviceError, RequestError
 from autocompress.runtimes.base import Arithmetic, Array, KernelNode, TensorSpec
-from autocompress.runtimes.common import feeds, fingerprint_of
+from autocompress.runtimes.common import example_shape, feeds, fingerprint_of
 from autocompress.runtimes.external_data import check_external_data
 
 _PROVIDERS = ["CPUExecutionProvider"]
@@ -58,7 +59,7 @@ class OnnxSession:
     def __init__(self, session: Any, ort: ModuleType) -> None:
         self._session = session
         self._ort = ort
-        self._inputs = tuple(_spec(value) for value in session.get_inputs())
+        self._inputs = _inputs(session)
         self._outputs = tuple(_spec(value) for value in session.get_outputs())
 
     @property
@@ -197,14 +198,14 @@ class OnnxRuntime:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._open(path, options)
-            zeros = {value.name: _spec(value).zeros() for value in session.get_inputs()}
+            zeros = {spec.name: spec.zeros() for spec in _inputs(session)}
             try:
                 session.run(None, zeros)
             except Exception as error:
                 raise DeviceError(f"ONNX Runtime cannot run the model: {error}") from error
             events = json.loads(Path(session.end_profiling()).read_text())
             graph = onnx.load(str(dump)).graph
-            sources = [_spec(value) for value in session.get_inputs()]
+            sources = _inputs(session)
         return _nodes(graph, _executed(events), sources)
 
     def layers(self, kernel: KernelNode) -> Sequence[Arithmetic]:
@@ -219,6 +220,12 @@ class OnnxRuntime:
 def _spec(value: Any) -> TensorSpec:
     shape = tuple(d if isinstance(d, int) else None for d in value.shape)
     return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)
+
+
+def _inputs(session: Any) -> tuple[TensorSpec, ...]:
+    metadata = session.get_modelmeta().custom_metadata_map
+    specs = (_spec(value) for value in session.get_inputs())
+    return tuple(replace(spec, example=example_shape(metadata, spec)) for spec in specs)
 
 
 def _executed(events: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

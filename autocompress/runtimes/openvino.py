@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -21,7 +22,7 @@ from autocompress.runtimes.base import (
     KernelNode,
     TensorSpec,
 )
-from autocompress.runtimes.common import feeds, fingerprint_of
+from autocompress.runtimes.common import example_shape, feeds, fingerprint_of
 from autocompress.runtimes.external_data import check_external_data
 
 _DEVICE = "CPU"
@@ -76,7 +77,8 @@ class OpenVinoSession:
         self._model = model
         self._core = core
         self._config = dict(config)
-        self._inputs = tuple(_spec(port) for port in model.inputs)
+        specs, metadata = (_spec(port) for port in model.inputs), _metadata(model)
+        self._inputs = tuple(replace(s, example=example_shape(metadata, s)) for s in specs)
         self._outputs = tuple(_spec(port) for port in model.outputs)
         self._compiled: dict[tuple[tuple[int, ...], ...], Any] = {}
 
@@ -246,6 +248,13 @@ def _config(threads: int) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": "f32",
     }
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    """The metadata of the file that a model was read from."""
+    if "framework" not in model.rt_info:
+        return {}
+    return {str(key): str(value.value) for key, value in model.rt_info["framework"].items()}
 
 
 def _spec(port: Any) -> TensorSpec:

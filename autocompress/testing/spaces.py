@@ -173,9 +173,19 @@ def _inputs(space: ElasticSpace, batch: int) -> tuple[torch.Tensor, ...]:
     return tuple(
         torch.randn(batch, *x.shape[1:], generator=generator)
         if x.is_floating_point()
-        else x.expand(batch, *x.shape[1:]).clone()
+        else _rows(x, batch, generator)
         for x in space.graph.example_inputs
     )
+
+
+def _rows(x: torch.Tensor, batch: int, generator: torch.Generator) -> torch.Tensor:
+    """Rows of the ids of ``x``, in another order each and filled up to different lengths."""
+    rows = torch.zeros(batch, *x.shape[1:], dtype=x.dtype)
+    ids = x[x > 0]
+    for row in rows.flatten(1):
+        length = int(torch.randint(1, row.numel() + 1, (), generator=generator))
+        row[:length] = ids[torch.randint(len(ids), (length,), generator=generator)]
+    return rows
 
 
 def _run(model: torch.nn.Module | fx.GraphModule, x: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -177,7 +177,9 @@ def _original(context: Context) -> Artifact:
 
 def _int8(context: Context) -> Artifact:
     original = context.space.decode(context.space.original)
-    quantized = uniform([n for n, la in context.space.graph.layers.items() if la.calls == 1], 8, 8)
+    quantized = uniform(
+        {n: la for n, la in context.space.graph.layers.items() if la.calls == 1}, 8, 8
+    )
     candidate = Candidate(architecture=original.architecture, layers=quantized.layers)
     prepared = context.evaluator.prepare(candidate, steps=0, seed=context.request.seed)
     return _written(context, candidate, prepared, INT8, "original, uniform int8")

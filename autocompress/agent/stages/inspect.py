@@ -81,6 +81,7 @@ def _space(context: Context) -> ElasticSpace:
             )
         return load_space(
             subject, input_shape=request.data.input_shape, num_classes=classes,
+            vocabulary=request.data.vocabulary,
             techniques=techniques, capabilities=capabilities, seed=request.seed,
         )  # fmt: skip
     if isinstance(subject, nn.Module):

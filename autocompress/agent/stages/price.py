@@ -101,10 +101,10 @@ def _prepare(context: Context) -> None:
 def _builder(context: Context) -> TableBuilder:
     """What the space reaches: the baselines first, then what a search is likely to visit."""
     space = context.space
-    names = list(space.graph.layers)
+    layers = space.graph.layers
     builder = TableBuilder(context.predictor)
     original = space.decode(space.original)
-    first = [original, *(uniform(names, w, a) for w, a in ((8, 8), (4, 8)))]
+    first = [original, *(uniform(layers, w, a) for w, a in ((8, 8), (4, 8)))]
     builder.add((space.graph.operations(c) for c in first), first=True)
     builder.add(space.graph.operations(space.decode(g)) for g in plausible_genomes(context))
     return builder

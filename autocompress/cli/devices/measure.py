@@ -20,7 +20,8 @@ def measure(
         typer.Option("--model", metavar="FILE.py:FUNCTION", help="Instead: those of your model."),
     ] = None,
     shape: Annotated[
-        str, typer.Option("--input", metavar="CxHxW", help="Shape of one input.")
+        str,
+        typer.Option("--input", metavar="CxHxW", help="Shape of one input; L@IDS for token ids."),
     ] = "3x32x32",
     classes: Annotated[int, typer.Option("--classes", min=2, help="Outputs.")] = 10,
     runtime: Annotated[
@@ -83,7 +84,12 @@ def measure(
     """
     from autocompress.cli.devices import measuring, remote
     from autocompress.cli.devices.request import NETWORKS, SpaceRequest, chosen
-    from autocompress.cli.devices.texts import input_shape, none_given, thread_counts
+    from autocompress.cli.devices.texts import (
+        input_shape,
+        none_given,
+        thread_counts,
+        vocabulary,
+    )
     from autocompress.core.budget import parse_seconds
     from autocompress.measurement.pack import ROUNDS
     from autocompress.report.display import make_display
@@ -112,6 +118,7 @@ def measure(
         thread_counts(threads),
         ROUNDS if rounds is None else rounds,
         seed,
+        vocabulary(shape),
     )
     seconds = parse_seconds(budget) if budget is not None else None
     display = make_display(options.progress_mode(as_json, quiet))

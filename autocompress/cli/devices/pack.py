@@ -20,7 +20,8 @@ def pack(
         typer.Option("--model", metavar="FILE.py:FUNCTION", help="Instead: those of your model."),
     ] = None,
     shape: Annotated[
-        str, typer.Option("--input", metavar="CxHxW", help="Shape of one input.")
+        str,
+        typer.Option("--input", metavar="CxHxW", help="Shape of one input; L@IDS for token ids."),
     ] = "3x32x32",
     classes: Annotated[int, typer.Option("--classes", min=2, help="Outputs.")] = 10,
     kernels: Annotated[
@@ -46,7 +47,7 @@ def pack(
 
     from autocompress.cli.devices.packing import pack_space
     from autocompress.cli.devices.request import NETWORKS, SpaceRequest, chosen
-    from autocompress.cli.devices.texts import input_shape, thread_counts
+    from autocompress.cli.devices.texts import input_shape, thread_counts, vocabulary
     from autocompress.measurement.pack import ROUNDS
     from autocompress.report.units import seconds as duration
 
@@ -60,6 +61,7 @@ def pack(
         counts,
         ROUNDS if rounds is None else rounds,
         seed,
+        vocabulary(shape),
     )
     made = pack_space(request, out)
     size = out.stat().st_size

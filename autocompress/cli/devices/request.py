@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autocompress.core.capabilities import Capabilities
-from autocompress.elastic.registry import load_space
+from autocompress.elastic.registry import example_input, load_space
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import RequestError
 from autocompress.measurement.pack import ROUNDS
@@ -27,6 +27,7 @@ class SpaceRequest:
         threads: numbers of threads that are measured.
         rounds: times that everything is gone through.
         seed: of the sampled candidates.
+        vocabulary: how many token ids there are; None where the inputs are floats.
     """
 
     space: str
@@ -37,6 +38,7 @@ class SpaceRequest:
     threads: tuple[int, ...] = (1,)
     rounds: int = ROUNDS
     seed: int = 0
+    vocabulary: int | None = None
 
     def open_space(self, capabilities: Capabilities) -> ElasticSpace:
         """The space, with what the device supports.
@@ -50,6 +52,7 @@ class SpaceRequest:
                 self.space,
                 input_shape=self.input_shape,
                 num_classes=self.classes,
+                vocabulary=self.vocabulary,
                 capabilities=capabilities,
                 seed=self.seed,
             )
@@ -57,7 +60,11 @@ class SpaceRequest:
 
         from autocompress.cli.models import load_model
 
-        example = torch.randn(1, *self.input_shape, generator=torch.Generator().manual_seed(0))
+        if self.vocabulary is not None:
+            example = example_input(self.input_shape, self.vocabulary)
+        else:
+            generator = torch.Generator().manual_seed(0)
+            example = torch.randn(1, *self.input_shape, generator=generator)
         return ElasticSpace.from_model(
             load_model(self.space), (example,), capabilities=capabilities
         )

@@ -52,7 +52,7 @@ def rank_settings(name: Scalar | None) -> dict[str, Scalar | None]:
 
 
 def rank_options(
-    layer: Layer, module: nn.Conv2d | nn.Linear, step: int, forms: Sequence[str]
+    layer: Layer, module: nn.Conv2d | nn.Linear | nn.Embedding, step: int, forms: Sequence[str]
 ) -> tuple[str, ...]:
     """Names of what is worth offering for a layer, most multiplications first.
 

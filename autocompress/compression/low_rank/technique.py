@@ -20,16 +20,17 @@ from autocompress.core.candidate import LayerPolicy, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.space import Choice
 from autocompress.errors import RequestError
-from autocompress.graph.factors import LayerShape, factors, why_not
+from autocompress.graph.factors import LayerShape, factors, part_kinds, why_not
 from autocompress.graph.model_graph import Layer, ModelGraph
 
 RANK = "rank:"
-#: Forms that a space offers unless told otherwise: for layers with a kernel, and for those without.
+#: Forms that a space offers unless told otherwise: for layers with a kernel, for those without, and
+#: for embeddings.
 #: On a ResNet-20's 3x3 layers the others mostly need more multiplications for the same error. Every
 #: form can be asked for by name, and in a policy.
-WITH_KERNEL, WITHOUT = ("spatial", "cp"), ("whitened",)
+WITH_KERNEL, WITHOUT, TABLE = ("spatial", "cp"), ("whitened",), ("svd",)
 _BY_NAME = "offered where it is asked for by name: techniques=['low_rank:{}']"
-_NO_RANK = "no rank in steps of {} needs {} of its multiplications or fewer"
+_NO_RANK = "no rank in steps of {} needs {} of its {} or fewer"
 
 
 class LowRank(Technique):
@@ -67,7 +68,7 @@ class LowRank(Technique):
         found: list[Choice] = []
         for layer in graph.layers.values():
             module = graph.submodule(layer.name)
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
                 offered = self._offered(layer)
                 options = rank_options(layer, module, capabilities.rank_step, offered)
                 if options:
@@ -103,18 +104,17 @@ class LowRank(Technique):
         if shape is not None:
             return shape
         if form in self._offered(layer):
-            return _NO_RANK.format(capabilities.rank_step, f"{WORTHWHILE:.0%}")
+            return _no_rank(layer, capabilities)
         return _BY_NAME.format(form)
 
     def refusal(self, layer: Layer, capabilities: Capabilities) -> str:
-        """Groups, shared weights, or no rank that pays."""
+        """Groups, shared weights, or no rank that pays, or no form for it among those asked for."""
         if layer.groups > 1:
             kind = "depthwise" if layer.is_depthwise else "grouped"
             return f"{kind} convolution: its weight is many small matrices, not one"
         if layer.calls > 1:
             return called_again(layer)
-        reason = _NO_RANK.format(capabilities.rank_step, f"{WORTHWHILE:.0%}")
-        return f"{reason} ({', '.join(self._offered(layer))})"
+        return f"{_no_rank(layer, capabilities)} ({', '.join(self._offered(layer))})"
 
     def settings(self, choice: Choice, value: Scalar | None) -> dict[str, Scalar | None]:
         """``factorization``, ``rank`` and ``input_rank``."""
@@ -122,9 +122,13 @@ class LowRank(Technique):
 
     def looks_at_inputs(self, layer: Layer) -> bool:
         """Where the whitened form is offered."""
-        return "whitened" in self._offered(layer) and layer.groups == 1 and layer.calls == 1
+        offered = self._offered(layer)
+        multiplies = layer.groups == 1 and layer.kind != "embedding"
+        return "whitened" in offered and multiplies and layer.calls == 1
 
     def _offered(self, layer: Layer) -> tuple[str, ...]:
+        if layer.kind == "embedding":
+            return self.forms or TABLE
         return self.forms or (WITH_KERNEL if prod(layer.kernel) > 1 else WITHOUT)
 
     def simulate(
@@ -160,11 +164,17 @@ class LowRank(Technique):
         return factorise
 
 
+def _no_rank(layer: Layer, capabilities: Capabilities) -> str:
+    counted = "weights" if layer.kind == "embedding" else "multiplications"
+    return _NO_RANK.format(capabilities.rank_step, f"{WORTHWHILE:.0%}", counted)
+
+
 def _written(part: Part, split: Split, shapes: Sequence[LayerShape]) -> list[Part]:
     """The part as several in a row; the last has its bias."""
+    kinds = part_kinds(part.kind, len(shapes))
     made = [
-        Part(part.kind, weight, None, shape.stride, shape.padding, shape.dilation, shape.groups)
-        for weight, shape in zip(split(part.weight), shapes, strict=True)
+        Part(kind, weight, None, shape.stride, shape.padding, shape.dilation, shape.groups)
+        for kind, weight, shape in zip(kinds, split(part.weight), shapes, strict=True)
     ]
     made[-1] = replace(made[-1], bias=part.bias)
     return made

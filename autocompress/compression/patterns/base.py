@@ -8,6 +8,9 @@ import torch
 
 from autocompress.graph.model_graph import Layer
 
+#: Why an embedding has no pattern that makes layers faster.
+NOTHING_MULTIPLIED = "its rows are looked up, and nothing is multiplied by them"
+
 
 class Pattern(ABC):
     """Which of a weight's entries may be zero together.

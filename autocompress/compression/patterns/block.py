@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from autocompress.compression.patterns.base import Pattern
+from autocompress.compression.patterns.base import NOTHING_MULTIPLIED, Pattern
 from autocompress.compression.patterns.unstructured import Unstructured
 from autocompress.graph.model_graph import Layer
 
@@ -46,6 +46,8 @@ class Block(Pattern):
 
     def refusal(self, layer: Layer) -> str | None:
         """Layers that are smaller than a block."""
+        if layer.kind == "embedding":
+            return NOTHING_MULTIPLIED
         channels = layer.in_channels // layer.groups
         if layer.out_channels >= self.rows and channels >= self.columns:
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from autocompress.compression.patterns.base import Pattern
+from autocompress.compression.patterns.base import NOTHING_MULTIPLIED, Pattern
 from autocompress.graph.model_graph import Layer
 
 
@@ -50,6 +50,8 @@ class NOfM(Pattern):
 
     def refusal(self, layer: Layer) -> str | None:
         """Layers that sum over fewer than ``of`` channels have no full group."""
+        if layer.kind == "embedding":
+            return NOTHING_MULTIPLIED
         channels = layer.in_channels // layer.groups
         if channels >= self.of:
             return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autocompress.errors import DataError
 from autocompress.evaluation.splits import ArraySplit
+from autocompress.evaluation.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Loaded:
         test: test examples, or None when the source has none.
         classes: class names in label order; empty when they have none.
         notes: anything a person should know about how it was read.
+        tokenizer: what made token ids of texts; None for other data.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Loaded:
     test: ArraySplit | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None
 
 
 def folder(place: str, *, wanted: str) -> Path:

@@ -88,7 +88,7 @@ def _decode(path: Path) -> Arrays:
         if not {"image", "label"} <= set(names):
             raise DataError(
                 f"{path} has columns {', '.join(names)}; it needs image (encoded bytes) and label "
-                "(text and tables are not supported yet: give tensors or a DataLoader)"
+                "(for texts write text:DIR; of tables give tensors or a DataLoader)"
             )
         table = pq.read_table(path, columns=["image", "label"])
     except (pa.ArrowException, OSError) as error:

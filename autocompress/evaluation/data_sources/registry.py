@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from autocompress.errors import DataError
-from autocompress.evaluation.data_sources import digits, images, mnist, parquet
+from autocompress.evaluation.data_sources import digits, images, mnist, parquet, text
 from autocompress.evaluation.data_sources.base import Loaded
 
 __all__ = ["SOURCES", "Loaded", "Source", "load"]
@@ -36,6 +36,14 @@ SOURCES: Mapping[str, Source] = {
         "parquet:DIR", "train.parquet [val, test], columns image and label", parquet.read
     ),
     "mnist": Source("mnist:DIR", "MNIST as the four IDX files, .gz or not", mnist.read),
+    "sst2": Source(
+        "sst2:DIR[@LENGTH]", "SST-2 as train.parquet, dev.parquet, test.parquet", text.read_sst2
+    ),
+    "text": Source(
+        "text:DIR[@LENGTH]",
+        "train.parquet [val, test], columns text and label; LENGTH tokens each",
+        text.read,
+    ),
     "images": Source(
         "images:DIR[@SIZE]", "train/CLASS/*.png [val/, test/]; SIZE resizes and crops", images.read
     ),

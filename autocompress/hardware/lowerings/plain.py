@@ -205,9 +205,21 @@ class _Walk:
         made = "uint8" if stored and (integer or self.fusion.converts) else "float32"
         if self.fusion.views or op.kind not in _VIEWS:
             name = OPERATORS.get(op.kind, op.kind)
+            if op.kind == "attention":
+                name, inputs = "MatMul", self._weighted(op, inputs)
             self._add(op, name, inputs, TensorType(made, self._shape(one.last)), attributes)
         if stored and made == "float32":
             self._store(one.last, op)
+
+    def _weighted(self, op: Op, inputs: list[TensorType]) -> list[TensorType]:
+        """What an attention's last product multiplies, behind the first product and the softmax."""
+        query, key, value = inputs[:3]
+        scores = TensorType("float32", (*query.shape[:-1], key.shape[-2]))
+        self._add(op, "MatMul", [query, key], scores, {})
+        if len(inputs) > 3:
+            self._add(op, "Add", [scores, inputs[3]], scores, {})
+        self._add(op, "Softmax", [scores], scores, {"axis": len(scores.shape) - 1})
+        return [scores, value]
 
     def _lies_last(self, op: Op) -> bool:
         """Whether an operation works on images with their channels last."""
@@ -281,7 +293,9 @@ class _Walk:
         if op.kind not in LAYER_KINDS:
             if op.kind in {"add", "sub", "mul", "div"} and len(op.inputs) == 1:
                 return [TensorType("float32", (), constant=True)]
-            return [TensorType("float32", op.weight_shape, True)] if op.weight_shape else []
+            bits = op.weight_bits if op.kind == "embedding" else 32
+            held = "int8" if bits <= 8 or op.codebook else "float16" if bits == 16 else "float32"
+            return [TensorType(held, op.weight_shape, True)] if op.weight_shape else []
         weight = TensorType("int8" if integer else "float32", op.weight_shape, constant=True)
         bias = TensorType("int32" if integer else "float32", op.weight_shape[:1], constant=True)
         return [weight, bias] if op.attribute("bias", 1) else [weight]

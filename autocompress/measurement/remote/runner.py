@@ -242,18 +242,28 @@ _DTYPES = {
 }  # fmt: skip
 
 
+def _shape(value: Any, metadata: dict[str, str]) -> tuple[int, ...]:
+    """An input's shape; what is free has the size that the file's example has, or 1."""
+    example = metadata.get(f"example_shape:{value.name}", "").split(",")
+    known = len(example) == len(value.shape) and all(part.isdecimal() for part in example)
+    free = [int(part) for part in example] if known else [1] * len(value.shape)
+    return tuple(d if isinstance(d, int) else n for d, n in zip(value.shape, free))
+
+
 def _feeds(session: Any) -> dict[str, Any]:
     import numpy as np
 
     feeds = {}
     for value in session.get_inputs():
         rng = np.random.default_rng(0)  # equal values for copies of a kernel
-        shape = tuple(d if isinstance(d, int) else 1 for d in value.shape)
+        shape = _shape(value, session.get_modelmeta().custom_metadata_map)
         dtype = _DTYPES[value.type]
         if dtype.startswith("float"):
             feeds[value.name] = np.asarray(rng.standard_normal(shape), dtype=dtype)
         elif dtype == "bool":
             feeds[value.name] = np.asarray(rng.integers(0, 2, shape), dtype=bool)
+        elif dtype in ("int64", "int32"):  # numbers of rows, which even a small table has
+            feeds[value.name] = np.asarray(rng.integers(0, 2, shape), dtype=dtype)
         else:
             feeds[value.name] = np.asarray(rng.integers(0, 100, shape), dtype=dtype)
     return feeds

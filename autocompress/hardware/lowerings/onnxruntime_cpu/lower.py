@@ -45,6 +45,8 @@ _UNARY = {
     "leaky_relu": "LeakyRelu",
     "elu": "Elu",
 }
+#: ONNX's numbers of element types.
+_FLOAT, _INT32 = 1, 6
 _BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
 _INTEGER_UNARY = {
     "sigmoid": "ms:QLinearSigmoid",
@@ -142,6 +144,13 @@ class _Builder:
             "softmax": self._softmax,
             "layer_norm": self._layer_norm,
             "select": self._select,
+            "embedding": self._embedding,
+            "attention": self._attention,
+            "equal": self._compare,
+            "not_equal": self._compare,
+            "cast": self._cast,
+            "clamp": self._clamp,
+            "sum": self._sum,
             **dict.fromkeys(_UNARY, self._unary),
         }
 
@@ -150,7 +159,7 @@ class _Builder:
             if op.name in self.done or op.kind == "output":
                 continue
             if op.kind == "input":
-                self.graph.types[op.name] = _f32(op.shape)
+                self.graph.types[op.name] = _kind_of(op)
                 self._store(op, op.name)
             else:
                 self.makers.get(op.kind, self._other)(op)
@@ -202,7 +211,7 @@ class _Builder:
     ) -> None:
         """A float kernel for ``op``, followed by its quantisation if that is asked for."""
         value = self._result(op)
-        self.graph.add(node_op, inputs, value, _f32(op.shape), op.name, **attributes)
+        self.graph.add(node_op, inputs, value, _kind_of(op), op.name, **attributes)
         self._store(op, value)
 
     def _absorbed(self, op: Op) -> Op:
@@ -384,6 +393,100 @@ class _Builder:
         self._finish(op, "BatchNormalization", [source, *statistics])
 
     # -- element by element -----------------------------------------------------------------------
+
+    def _embedding(self, op: Op) -> None:
+        """Rows of a table, made floats once they have been looked up."""
+        ids, shape = op.inputs[0], op.weight_shape
+        stored = "float32"
+        if op.codebook:
+            stored = "uint8"
+        elif op.weight_bits < 32:
+            stored = "float16" if op.weight_bits == 16 else "int8"
+        table = TensorType(stored, shape, constant=True)
+        if stored == "float32":
+            self._finish(op, "Gather", [table, ids], axis=0)
+            return
+        codes, value = self.graph.name(f"{op.name}.codes"), self._result(op)
+        self.graph.add("Gather", [table, ids], codes, TensorType(stored, op.shape), op.name, axis=0)
+        if op.codebook:
+            places = self.graph.name(f"{op.name}.places")
+            kind = TensorType("int32", op.shape)
+            self.graph.add("Cast", [codes], places, kind, op.name, to=_INT32)
+            values = _f32((op.codebook,), constant=True)
+            self.graph.add("Gather", [values, places], value, _f32(op.shape), op.name, axis=0)
+        elif stored == "float16":
+            self.graph.add("Cast", [codes], value, _f32(op.shape), op.name, to=_FLOAT)
+        else:
+            floats, steps = (self.graph.name(f"{op.name}.{part}") for part in ("floats", "steps"))
+            self.graph.add("Cast", [codes], floats, _f32(op.shape), op.name, to=_FLOAT)
+            scales, kind = _f32((shape[0], 1), constant=True), _f32((*op.shape[:-1], 1))
+            self.graph.add("Gather", [scales, ids], steps, kind, op.name, axis=0)
+            self.graph.add("Mul", [floats, steps], value, _f32(op.shape), op.name)
+        self._store(op, value)
+
+    def _attention(self, op: Op) -> None:
+        """Scores, softmax and the product with the values, as they are written out."""
+        query, key, value, *mask = (self._float(name, op) for name in op.inputs)
+        *heads, length, _ = op.shape
+        *_, others, width = self.graph.types[key].shape
+        scores = _f32((*heads, length, others))
+        turned = self._turned(op, key, (*heads, width, others))
+        made = self.graph.name(f"{op.name}.scores")
+        self.graph.add(
+            "ms:FusedMatMul", [query, turned], made, scores, op.name, transBatchA=0, transBatchB=0
+        )
+        for name in mask[:1]:
+            added = self.graph.name(f"{op.name}.masked")
+            self.graph.add("Add", [made, name], added, scores, op.name)
+            made = added
+        weights = self.graph.name(f"{op.name}.weights")
+        self.graph.add("Softmax", [made], weights, scores, op.name, axis=len(op.shape) - 1)
+        self._finish(op, "MatMul", [weights, value])
+
+    def _turned(self, op: Op, key: str, shape: tuple[int, ...]) -> str:
+        """The keys with features before positions; a transpose that made them does it at once."""
+        rank = len(shape)
+        last = (*range(rank - 2), rank - 1, rank - 2)
+        conversion = self.graph.maker.get(key)
+        reads = conversion is not None and conversion.op == "DequantizeLinear"
+        moved = str(conversion.inputs[0]) if conversion is not None and reads else key
+        maker = self.graph.maker.get(moved)
+        if maker is None or maker.op != "Transpose" or self.graph.uses(moved) > int(reads):
+            name = self.graph.name(f"{op.name}.keys")
+            self.graph.add("Transpose", [key], name, _f32(shape), op.name, perm=last)
+            return name
+        perm = maker.attributes["perm"]
+        if isinstance(perm, tuple):
+            maker.attributes["perm"] = tuple(int(perm[axis]) for axis in last)
+        for name in {moved, key}:
+            self.graph.types[name] = TensorType(self.graph.types[name].dtype, shape)
+        return key
+
+    def _compare(self, op: Op) -> None:
+        number = TensorType(_kind_of(self.by_name[op.inputs[0]]).dtype, (), constant=True)
+        if number.dtype == "int64":
+            number = TensorType("int64", (), True, (0,))
+        if op.kind == "equal":
+            self._finish(op, "Equal", [op.inputs[0], number])
+            return
+        same = self.graph.name(f"{op.name}.same")
+        self.graph.add("Equal", [op.inputs[0], number], same, _kind_of(op), op.name)
+        self._finish(op, "Not", [same])
+
+    def _cast(self, op: Op) -> None:
+        import numpy as np
+        from onnx import helper
+
+        to = helper.np_dtype_to_tensor_dtype(np.dtype(_kind_of(op).dtype))
+        self._finish(op, "Cast", [op.inputs[0]], to=int(to))
+
+    def _clamp(self, op: Op) -> None:
+        self._finish(op, "Clip", [self._float(op.inputs[0], op), SCALE])
+
+    def _sum(self, op: Op) -> None:
+        axes = TensorType("int64", (1,), True, (1,))
+        source = self._float(op.inputs[0], op)
+        self._finish(op, "ReduceSum", [source, axes], keepdims=op.attribute("keepdim", 0))
 
     def _binary(self, op: Op) -> None:
         readers = self.readers.get(op.name, [])
@@ -607,6 +710,11 @@ def _constant_operand(op: Op) -> TensorType:
     held = prod(op.weight_shape) if op.weight_shape else 1
     shapes = [op.shape[start:] for start in range(len(op.shape))]
     return next((_f32(shape, constant=True) for shape in shapes if prod(shape) == held), SCALE)
+
+
+def _kind_of(op: Op) -> TensorType:
+    """The type of an operation's output where it is not quantised."""
+    return TensorType(str(op.attribute("dtype", "float32")), op.shape)
 
 
 def _integer_weight(shape: tuple[int, ...]) -> list[Operand]:
