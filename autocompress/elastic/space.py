@@ -120,6 +120,11 @@ class ElasticSpace(SearchSpace):
         return self._name
 
     @property
+    def architectures(self) -> int:
+        """How many different architectures it holds: depths, branches, kernels and widths."""
+        return self.count(lambda c: c.kind == "architecture" or c.name.startswith(WIDTH))
+
+    @property
     def refusals(self) -> list[Refusal]:
         """Every layer and channel group that cannot take a technique or setting, with the reason.
 

@@ -41,8 +41,8 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
     shapes = node_shapes(module, inputs)
     layers, skipped = _layers(module, shapes)
     groups, unfollowed = find_groups(module, inputs)
-    blocks = find_blocks(module, shapes, layers)
-    alternatives = find_alternatives(module, model, layers)
+    alternatives = find_alternatives(module, model, shapes, layers)
+    blocks = find_blocks(module, shapes, layers, alternatives)
     return ModelGraph(
         module=module,
         example_inputs=inputs,
