@@ -6,10 +6,11 @@ stages of up to four blocks, and V3's head. The resolution is halved as often as
 four pixels, in the last of the places that halve at 224. ReLU up to the second stage, hard-swish
 elsewhere.
 
-Choices: the depth of each stage (blocks dropped from its end; its first one stays), 7x7, 5x5 or 3x3
-depthwise kernels, squeeze-and-excitation or none in every block and its inner width, the expansion
-of every block (its inner width, from 6 times its input's down to a quarter of that), the residual
-width of each stage, and the compression of every layer.
+Choices: the resolution (images resized inside the model, down to half, but not below 16 pixels,
+and halved as often as full ones), the depth of each stage (blocks dropped from its end; its first
+one stays), 7x7, 5x5 or 3x3 depthwise kernels, squeeze-and-excitation or none in every block and its
+inner width, the expansion of every block (its inner width, from 6 times its input's down to a
+quarter of that), the residual width of each stage, and the compression of every layer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import nn
 from autocompress.core.space import Choice
 from autocompress.errors import RequestError
 from autocompress.graph.alternatives import OneOf
+from autocompress.graph.resizing import Resize, usual_heights
 
 #: Channels of the stem, and of each stage.
 STEM = 16
@@ -99,10 +101,12 @@ class MobileCNN(nn.Module):
         channels: input channels.
         size: the smaller of the input's height and width.
         classes: outputs.
+        heights: smaller ones that images may be resized to.
     """
 
-    def __init__(self, channels: int, size: int, classes: int) -> None:
+    def __init__(self, channels: int, size: int, classes: int, heights: Sequence[int] = ()) -> None:
         super().__init__()
+        self.resize = Resize(heights) if heights else nn.Identity()
         late = HALVING[len(HALVING) - min(len(HALVING), halvings(size)) :]
         self.stem = nn.Sequential(
             nn.Conv2d(channels, STEM, 3, 2 if halvings(size) > len(HALVING) else 1, 1, bias=False),
@@ -133,7 +137,7 @@ class MobileCNN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images ``(n, channels, height, width)`` to logits ``(n, classes)``."""
-        features = self.head(self.stages(self.entry(self.stem(x)))).mean((2, 3))
+        features = self.head(self.stages(self.entry(self.stem(self.resize(x))))).mean((2, 3))
         logits: torch.Tensor = self.classifier(self.hidden(features))
         return logits
 
@@ -154,7 +158,8 @@ def largest(*, input_shape: Sequence[int], num_classes: int) -> nn.Module:
             f"space mobile_cnn needs images (channels, height, width) of {SMALLEST_INPUT} to "
             f"{LARGEST_INPUT} pixels; its inputs would have the shape {tuple(input_shape)}"
         )
-    return MobileCNN(int(input_shape[0]), int(min(sizes)), num_classes)
+    heights = usual_heights(int(sizes[0]))
+    return MobileCNN(int(input_shape[0]), int(min(sizes)), num_classes, heights)
 
 
 def architecture(model: nn.Module) -> list[Choice]:

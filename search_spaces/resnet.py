@@ -6,8 +6,9 @@ ResNet-20 and smaller ones inside. Larger ones get a 7x7 stem with max pooling a
 6 and 3 blocks, of 64 to 512 channels: ResNet-34, with ResNet-18 inside. Shortcuts that change the
 shape are projections.
 
-Choices: the depth of each stage (blocks dropped from its end; those that change the shape stay),
-the residual width of each stage, the inner width of each block, and the compression of every layer.
+Choices: the resolution (images resized inside the model, down to half), the depth of each stage
+(blocks dropped from its end; those that change the shape stay), the residual width of each stage,
+the inner width of each block, and the compression of every layer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from autocompress.errors import RequestError
+from autocompress.graph.resizing import Resize, usual_heights
 
 #: Images of more pixels than this, in either direction, get the stem for large ones.
 LARGEST_SMALL = 64
@@ -59,15 +61,24 @@ class ResNet(nn.Module):
         size: the larger of the input's height and width.
         classes: outputs.
         width: multiplies every stage's channels.
+        heights: smaller ones that images may be resized to.
     """
 
-    def __init__(self, channels: int, size: int, classes: int, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        classes: int,
+        width: float = 1.0,
+        heights: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         large = size > LARGEST_SMALL
         plan = [(round(width * out), blocks) for out, blocks in (LARGE if large else SMALL)]
         previous = plan[0][0]
         stem = _conv(channels, previous, 7, 2) if large else _conv(channels, previous, 3, 1)
         pool = [nn.MaxPool2d(3, 2, 1)] if large else []
+        self.resize = Resize(heights) if heights else nn.Identity()
         self.stem = nn.Sequential(*stem, nn.ReLU(), *pool)
         stages: list[nn.Module] = []
         for i, (out, count) in enumerate(plan):
@@ -84,7 +95,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images ``(n, channels, height, width)`` to logits ``(n, classes)``."""
-        logits: torch.Tensor = self.classifier(self.stages(self.stem(x)).mean((2, 3)))
+        features = self.stages(self.stem(self.resize(x))).mean((2, 3))
+        logits: torch.Tensor = self.classifier(features)
         return logits
 
 
@@ -106,4 +118,6 @@ def largest(*, input_shape: Sequence[int], num_classes: int, width: float = 1.0)
         )
     if not 0.125 <= width <= 16:
         raise RequestError(f"space resnet: width is {width!r}; give a factor of 0.125 to 16")
-    return ResNet(int(input_shape[0]), int(max(input_shape[1:])), num_classes, width)
+    channels, height, breadth = (int(n) for n in input_shape)
+    heights = usual_heights(height)
+    return ResNet(channels, max(height, breadth), num_classes, width, heights)

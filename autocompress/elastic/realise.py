@@ -60,6 +60,7 @@ class _Writer:
                 self.made[name] = self.graph.placeholder(name)
             else:
                 copied = self.graph.node_copy(node, made)
+                copied.args = fx.map_arg(selection.arguments(node), made)
                 copied.name = name
                 self.made[name] = copied
         model = fx.GraphModule(self.root, self.graph, class_name="CandidateModel")

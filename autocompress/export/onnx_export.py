@@ -16,10 +16,9 @@ from autocompress.export.extents import Extent, extents
 from autocompress.export.general import lower_through_torch
 from autocompress.export.layers import ExportedLayer
 from autocompress.export.lowering import Lowering
+from autocompress.export.value_info import value_info
 from autocompress.graph.ops import Op
 
-#: Name of the free dimension of inputs and outputs.
-BATCH = "batch"
 OUTPUT = "output"
 
 
@@ -124,19 +123,7 @@ def _model(
     else:  # an input or a constant is returned as it is
         writer.node("Identity", [result], output=OUTPUT)
     inputs = [
-        _value(name, shapes[name], x.dtype)
+        value_info(name, shapes[name], x.dtype)
         for name, x in zip(placeholders, example_inputs, strict=True)
     ]
-    return writer.model(inputs, [_value(OUTPUT, shapes[output], shapes[output].dtype)])
-
-
-def _value(name: str, extent: Extent, dtype: torch.dtype) -> Any:
-    import numpy as np
-    from onnx import helper
-
-    kind = int(helper.np_dtype_to_tensor_dtype(np.dtype(str(dtype).removeprefix("torch."))))
-    shape = [
-        BATCH if slope == 1 and constant == 0 else None if slope else constant
-        for slope, constant in zip(extent.slopes, extent.constants, strict=True)
-    ]
-    return helper.make_tensor_value_info(name, kind, shape)
+    return writer.model(inputs, [value_info(OUTPUT, shapes[output])])

@@ -15,6 +15,7 @@ from autocompress.graph.blocks import find_alternatives, find_blocks
 from autocompress.graph.capture import trace
 from autocompress.graph.groups import find_groups
 from autocompress.graph.model_graph import Layer, ModelGraph, Skipped
+from autocompress.graph.resizing import find_resizings
 from autocompress.graph.watching import Watcher
 
 #: aten operators that may hold weights without being a layer here, in words.
@@ -51,6 +52,7 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
         blocks=blocks,
         alternatives=alternatives,
         skipped=[*skipped, *unfollowed],
+        resizings=find_resizings(module, model, shapes),
     )
 
 

@@ -31,6 +31,7 @@ _KINDS: Mapping[str, str] = {
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
     "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose",
+    "upsample_bilinear2d": "resize",
 }  # fmt: skip
 
 #: Calls that leave nothing in the deployed graph.
@@ -212,7 +213,7 @@ class _Walk:
     # -- everything else ------------------------------------------------------------------------
 
     def _function(self, node: fx.Node) -> None:
-        arguments = fx.map_arg(node.args, self._value)
+        arguments = fx.map_arg(self.selection.arguments(node), self._value)
         keywords = {**fx.map_arg(node.kwargs, self._value)}
         if "device" in keywords:
             keywords["device"] = torch.device("meta")

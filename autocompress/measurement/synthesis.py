@@ -263,6 +263,14 @@ def _concat(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Concat", inputs, f"{op.name}.out", axis=op.attribute("axis", 1))
 
 
+def _resize(writer: Writer, op: Op, inputs: list[str]) -> str:
+    size = writer.constant(f"{op.name}.size", np.array(op.shape[2:], np.int64))
+    return writer.node(
+        "Resize", [*inputs, "", "", size], f"{op.name}.out",
+        axes=[2, 3], mode="linear", coordinate_transformation_mode="half_pixel",
+    )  # fmt: skip
+
+
 def _unary(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node(_UNARY[op.kind], inputs, f"{op.name}.out")
 
@@ -289,6 +297,7 @@ KINDS = {
     "transpose": _transpose,
     "softmax": _softmax,
     "concat": _concat,
+    "resize": _resize,
     **dict.fromkeys(_UNARY, _unary),
     **dict.fromkeys(_BINARY, _binary),
 }
