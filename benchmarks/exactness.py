@@ -1,7 +1,9 @@
 """What is simulated is what is realised is what the runtime computes, over random candidates.
 
 Half of the candidates come from a user's model (a small residual network with a depthwise layer),
-half from the named space tiny_cnn; both are trained on the digits first. Each candidate is
+half from the named space tiny_cnn; both are trained on the digits first. Of the other named spaces,
+with random weights and statistics, candidates are realised and compared with the elastic model on
+random images of 32 pixels (``max_space_diff``). Each candidate of the first two is
 
 1. run by the elastic model and compared with its physically small, realised form (weights in both
    as they are stored), and that with and without batch norm folded: ``max_float_diff``, relative to
@@ -85,6 +87,10 @@ class UserModel(nn.Module):
         return out
 
 
+#: Named spaces whose candidates are compared without training.
+SPACES = ("resnet", "mobile_cnn")
+
+
 @dataclass(frozen=True)
 class Row:
     """One candidate's figures."""
@@ -121,7 +127,10 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
         torch.set_num_threads(before)
     _print(rows)
     integers = [row for row in rows if row.steps >= 0]
+    apart = {name: _space_difference(name, 20 if quick else 100, seed) for name in SPACES}
     return {
+        "n_other_spaces": (20 if quick else 100) * len(SPACES),
+        "max_space_diff": apart,
         "n": len(rows),
         "n_user_model": sum(row.way == "model" for row in rows),
         "n_space": sum(row.way == "space" for row in rows),
@@ -146,6 +155,45 @@ def _spaces(data: Data, seed: int) -> dict[str, ElasticSpace]:
         capabilities=CAPABILITIES, seed=seed,
     )  # fmt: skip
     return {"model": model, "space": named}
+
+
+def _space_difference(name: str, count: int, seed: int) -> float:
+    """Largest difference between the elastic and the realised form of random candidates.
+
+    As a share of the largest output: random networks have small ones.
+    """
+    space = load_space(
+        name, input_shape=(3, 32, 32), num_classes=10, capabilities=CAPABILITIES, seed=seed
+    )
+    generator = torch.Generator().manual_seed(seed)
+    _disturb(space.graph.module, generator)
+    elastic = ElasticModel(space.graph, space.techniques).eval()
+    for layer in elastic.layers.values():
+        for learned in layer.shrinking.values():
+            nn.init.normal_(learned, 0, 0.05, generator=generator)
+    inputs = torch.randn(2, 3, 32, 32, generator=generator)
+    rng = np.random.default_rng(seed)
+    worst = 0.0
+    for _ in range(count):
+        candidate = space.decode(space.sample(rng))
+        model = simulate_weights(realise(elastic, candidate), space.graph.operations(candidate))
+        with torch.no_grad():
+            expected, found = model.eval()(inputs), elastic.configure(candidate)(inputs)
+        worst = max(worst, float((expected - found).abs().max() / expected.abs().max()))
+    print(f"{name}: {count} random candidates, {worst:.1e} of the largest output apart")
+    return worst
+
+
+def _disturb(model: nn.Module, generator: torch.Generator) -> None:
+    """Weights and statistics that hide no mistake: fresh batch norms are the identity."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None  # noqa: S101 - for the type checker
+            assert module.running_var is not None  # noqa: S101
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.2, generator=generator)
 
 
 def _rows(

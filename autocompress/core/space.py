@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -104,6 +105,30 @@ class SearchSpace(ABC):
     def log10_size(self) -> float:
         """Base-10 logarithm of the number of genomes."""
         return float(np.log10(self.sizes.astype(float)).sum()) if len(self.choices) else 0.0
+
+    def count(self, wanted: Callable[[Choice], bool] = lambda choice: True) -> int:
+        """The exact number of different candidates that the wanted choices give.
+
+        The other choices stay at option 0. A choice that is not active is no choice, which
+        :attr:`log10_size` leaves out of account.
+        """
+        below: dict[str, list[Choice]] = {}
+        for choice in self.choices:
+            if choice.condition is not None:
+                below.setdefault(choice.condition.name, []).append(choice)
+
+        def under(choice: Choice, option: Scalar | None) -> int:
+            return prod(
+                number(child)
+                for child in below.get(choice.name, ())
+                if child.condition is not None and option in child.condition.values
+            )
+
+        def number(choice: Choice) -> int:
+            options = choice.options if wanted(choice) else choice.options[:1]
+            return sum(under(choice, option) for option in options)
+
+        return prod(number(choice) for choice in self.choices if choice.condition is None)
 
     def value(self, genome: Genome, name: str) -> Scalar | None:
         """The option that gene ``name`` holds in ``genome``."""

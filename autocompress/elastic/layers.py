@@ -6,7 +6,7 @@ forward pass reads views or gathers of the shared weights, so gradients reach th
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import torch
 from torch import nn
@@ -42,6 +42,9 @@ _ALL = Slice(None)
 #: Steps of a training for which what was fitted to a weight, such as a factorisation, serves.
 SERVES = 20
 
+#: Kernel sizes from which a depthwise kernel becomes the next smaller one by a learned transform.
+_TRANSFORMED = (7, 5)
+
 
 class ElasticLayer(nn.Module):
     """A convolution, linear layer or embedding in any width, kernel size and compression.
@@ -53,6 +56,7 @@ class ElasticLayer(nn.Module):
         age: steps of the training that goes on; None where none does.
         moments: second moments of what the full weight multiplies, shape ``(k, k)`` with
             ``k = weight[0].numel()``; None where the inputs were not observed.
+        shrinking: what a depthwise layer learns about its smaller kernels (see :func:`shrunk`).
     """
 
     def __init__(self, module: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
@@ -61,6 +65,9 @@ class ElasticLayer(nn.Module):
         self.weight = module.weight
         self.bias: nn.Parameter | None = getattr(module, "bias", None)
         self.full = [module]  # in a list: settings only, not a submodule
+        self.shrinking = nn.ParameterDict(
+            {str(size): torch.zeros((size - 2) ** 2, (size - 2) ** 2) for size in _steps(module)}
+        )
         self.out = _ALL
         self.into = _ALL
         self.kernel: int | None = None
@@ -89,7 +96,7 @@ class ElasticLayer(nn.Module):
         if not depthwise:
             weight = self.into(weight, 1)
         if self.kernel is not None:
-            weight = crop(weight, self.kernel)
+            weight = shrunk(weight, self.kernel, dict(self.shrinking.items()))
         return Part(
             "conv", weight, bias, pair(module.stride), kernel_padding(module, self.kernel),
             pair(module.dilation),
@@ -127,6 +134,8 @@ class ElasticLayer(nn.Module):
         ago, such as the directions of a factorisation, still serves.
         """
         held = [self.weight] if self.moments is None else [self.weight, self.moments]
+        if self.kernel is not None:
+            held.extend(self.shrinking.values())
         aged = self.training and self.age is not None
         age = (self.age or 0) // SERVES
         tensors = tuple((t.data_ptr(), age if aged else t._version) for t in held)
@@ -218,12 +227,37 @@ def sliced_norm(module: nn.Module, kept: Slice) -> nn.Module:
     return copy
 
 
-def crop(weight: torch.Tensor, kernel: int) -> torch.Tensor:
-    """The centre ``kernel x kernel`` of a convolution's weight (a view).
+def shrunk(weight: torch.Tensor, kernel: int, learned: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A convolution's weight in a smaller kernel, by its centres in steps of two.
 
-    Kernels are centred, as in once-for-all networks (Cai et al. 2020, arXiv:1908.09791), without
-    their learned transform.
+    Each centre, as a row of ``k = size * size`` values, goes through a linear map that all channels
+    share, where there is one: the kernel transformation matrices of once-for-all networks (Cai et
+    al. 2020, arXiv:1908.09791, section 3.2). What is learned is the map's difference from the
+    identity, so zeros give the centre itself, and weight decay pulls towards it.
+
+    Args:
+        weight: ``(out, in / groups, height, width)``.
+        kernel: the smaller size.
+        learned: size before a step to the difference, shape ``(k, k)``.
     """
+    height, width = weight.shape[2:]
+    for size in range(height, kernel, -2) if height == width else ():
+        weight = crop(weight, size - 2)
+        if str(size) in learned:
+            weight = weight + (weight.flatten(2) @ learned[str(size)]).reshape(weight.shape)
+    return crop(weight, kernel)
+
+
+def _steps(module: nn.Module) -> tuple[int, ...]:
+    """Sizes from which a layer's kernel is transformed."""
+    if not isinstance(module, nn.Conv2d) or not 1 < module.groups == module.out_channels:
+        return ()
+    height, width = module.kernel_size
+    return tuple(size for size in _TRANSFORMED if size <= height and height == width and height % 2)
+
+
+def crop(weight: torch.Tensor, kernel: int) -> torch.Tensor:
+    """The centre ``kernel x kernel`` of a convolution's weight (a view)."""
     height, width = weight.shape[2:]
     top, left = (height - kernel) // 2, (width - kernel) // 2
     return weight[:, :, top : top + kernel, left : left + kernel]

@@ -137,7 +137,7 @@ class ElasticModel(nn.Module):
                 module = self.weights.get_submodule(str(node.target))
                 values[name] = module(value(node.all_input_nodes[0]))
             elif node.op == "call_function":
-                arguments = fx.map_arg(node.args, value)
+                arguments = fx.map_arg(selection.arguments(node), value)
                 keywords = fx.map_arg(node.kwargs, value)
                 values[name] = node.target(*arguments, **keywords)  # type: ignore[operator]
             else:

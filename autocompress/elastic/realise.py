@@ -61,6 +61,7 @@ class _Writer:
                 self.made[name].meta.update(node.meta)  # which of its axes are free
             else:
                 copied = self.graph.node_copy(node, made)
+                copied.args = fx.map_arg(selection.arguments(node), made)
                 copied.name = name
                 self.made[name] = copied
         model = fx.GraphModule(self.root, self.graph, class_name="CandidateModel")

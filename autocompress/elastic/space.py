@@ -24,7 +24,7 @@ from autocompress.errors import RequestError
 from autocompress.graph.capture_check import agree, random_like
 from autocompress.graph.inspect import inspect_model
 from autocompress.graph.model_graph import ModelGraph, Skipped
-from autocompress.graph.selection import BRANCH, DEPTH
+from autocompress.graph.selection import BRANCH, DEPTH, RESOLUTION
 
 
 class ElasticSpace(SearchSpace):
@@ -118,6 +118,11 @@ class ElasticSpace(SearchSpace):
     def name(self) -> str:
         """What the space is reported as."""
         return self._name
+
+    @property
+    def architectures(self) -> int:
+        """How many it holds that differ in depth, branches, resolution, kernels or widths."""
+        return self.count(lambda c: c.kind == "architecture" or c.name.startswith(WIDTH))
 
     @property
     def refusals(self) -> list[Refusal]:
@@ -226,7 +231,7 @@ class ElasticSpace(SearchSpace):
 
 
 def _automatic(name: str) -> bool:
-    return name.startswith((DEPTH, BRANCH))
+    return name.startswith((DEPTH, BRANCH, RESOLUTION))
 
 
 def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Choice]:
@@ -241,6 +246,9 @@ def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Ch
             [layer for layers in alternatives.layers.values() for layer in layers]
         )
         found.append(Choice(BRANCH + name, branches, "architecture", False, condition))
+    for name, resizing in graph.resizings.items():
+        if len(resizing.sizes) > 1:
+            found.append(Choice(RESOLUTION + name, tuple(resizing.sizes), "architecture"))
     return found
 
 

@@ -16,13 +16,10 @@ from autocompress.export.extents import Extent, extents
 from autocompress.export.general import lower_through_torch
 from autocompress.export.layers import ExportedLayer
 from autocompress.export.lowering import Lowering
+from autocompress.export.value_info import value_info
 from autocompress.graph.ops import Op
 from autocompress.runtimes.common import example_key
 
-#: Name of the free dimension of inputs and outputs.
-BATCH = "batch"
-#: That of rows of any length.
-LENGTH = "length"
 OUTPUT = "output"
 
 
@@ -128,7 +125,7 @@ def _model(
     else:  # an input or a constant is returned as it is
         writer.node("Identity", [result], output=OUTPUT)
     inputs = [
-        _value(name, shapes[name], x.dtype)
+        value_info(name, shapes[name], x.dtype)
         for name, x in zip(placeholders, example_inputs, strict=True)
     ]
     metadata = {
@@ -136,18 +133,4 @@ def _model(
         for name, x in zip(placeholders, example_inputs, strict=True)
         if any(shapes[name].is_length(axis) for axis in range(shapes[name].rank))
     }
-    return writer.model(inputs, [_value(OUTPUT, shapes[output], shapes[output].dtype)], metadata)
-
-
-def _value(name: str, extent: Extent, dtype: torch.dtype) -> Any:
-    import numpy as np
-    from onnx import helper
-
-    kind = int(helper.np_dtype_to_tensor_dtype(np.dtype(str(dtype).removeprefix("torch."))))
-    shape = [
-        BATCH if extent.is_batch(axis)
-        else LENGTH if extent.is_length(axis)
-        else None if extent.is_free(axis) else constant
-        for axis, constant in enumerate(extent.constants)
-    ]  # fmt: skip
-    return helper.make_tensor_value_info(name, kind, shape)
+    return writer.model(inputs, [value_info(OUTPUT, shapes[output])], metadata)

@@ -13,6 +13,7 @@ from torch import nn
 from autocompress.export.call import Call, Emitter
 from autocompress.export.extents import Extent
 from autocompress.export.shape_operators import SHAPE_OPERATORS
+from autocompress.export.value_info import value_info
 from autocompress.export.writer import OnnxWriter
 from autocompress.graph.layers import pair
 
@@ -283,6 +284,20 @@ def _cat(writer: OnnxWriter, call: Call) -> str:
     return writer.node("Concat", call.arguments["tensors"], name=call.name, axis=axis)
 
 
+def _bilinear(writer: OnnxWriter, call: Call) -> str | None:
+    if call.arguments["align_corners"] or call.output.is_free(2) or call.output.is_free(3):
+        return None
+    height, width = call.output.constants[2:]
+    size = writer.constant(np.array([height, width], np.int64))
+    resized = writer.node(
+        "Resize", [str(call.arguments["input"]), "", "", size], name=call.name,
+        axes=[2, 3], mode="linear", coordinate_transformation_mode="half_pixel",
+    )  # fmt: skip
+    # shape inference loses the batch here: runtimes would then fuse no residual addition after it
+    writer.declared.append(value_info(resized, call.output))
+    return resized
+
+
 def _identity(writer: OnnxWriter, call: Call) -> str:
     return call.value
 
@@ -326,6 +341,7 @@ OPERATORS: Mapping[str, Emitter] = {
     "adaptive_avg_pool2d": _adaptive_avg_pool,
     "mean.dim": _mean,
     "cat": _cat,
+    "upsample_bilinear2d.vec": _bilinear,
     "permute": _permute,
     "transpose.int": _transpose,
     "flatten": _reshape,

@@ -57,6 +57,7 @@ class OnnxWriter:
         opset: operator set that the nodes so far need.
         batch_source: name of a graph input whose first dimension is the batch, or None.
         length_source: name of a graph input whose second dimension is the free length, or None.
+        declared: shapes that do not follow from the graph (``onnx.ValueInfoProto``).
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class OnnxWriter:
         self.length_source: str | None = None
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.declared: list[Any] = []
         self.opset = OPSET
         self._shared: dict[tuple[int, tuple[int, ...], bytes], str] = {}
         self._taken: set[str] = set()
@@ -220,7 +222,9 @@ class OnnxWriter:
 
         used = {name for node in self.nodes for name in node.input} | {o.name for o in outputs}
         kept = [tensor for tensor in self.constants if tensor.name in used]
-        graph = helper.make_graph(self.nodes, "g", list(inputs), list(outputs), kept)
+        graph = helper.make_graph(
+            self.nodes, "g", list(inputs), list(outputs), kept, value_info=self.declared
+        )
         domains = sorted({node.domain for node in self.nodes if node.domain not in ("", "ai.onnx")})
         if domains:
             raise RequestError(f"the graph uses operators outside ONNX: {', '.join(domains)}")

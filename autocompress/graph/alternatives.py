@@ -15,7 +15,8 @@ class OneOf(nn.Module):
     channels when the model is captured, and it is a valid network in itself.
 
     Args:
-        branches: option name to module; the first is the canonical option.
+        branches: option name to module; the first is the canonical option. ``nn.Identity()``
+            makes the other branches ones that a candidate may leave out.
     """
 
     def __init__(self, branches: Mapping[str, nn.Module]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from torch import fx, nn
@@ -22,14 +22,25 @@ _IDENTITY_OPS = frozenset(
 
 
 def find_blocks(
-    module: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]], layers: Iterable[str]
+    module: fx.GraphModule,
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Iterable[str],
+    alternatives: Collection[str] = (),
 ) -> list[Block]:
-    """Innermost modules with a residual path from their one input of the output's shape."""
+    """Innermost modules with a residual path from their one input of the output's shape.
+
+    Args:
+        module: the captured graph.
+        shapes: of every node's tensor.
+        layers: names of the layers.
+        alternatives: names of the choices between branches, which are no blocks although they sum
+            their branches, one of which may be the input itself.
+    """
     inside = _nodes_by_module(module)
     known = set(layers)
     found: dict[str, Block] = {}
     for path, nodes in inside.items():
-        block = _as_block(path, nodes, shapes, known)
+        block = None if path in alternatives else _as_block(path, nodes, shapes, known)
         if block is not None:
             found[path] = block
     innermost = [
@@ -63,24 +74,33 @@ def _with_stages(blocks: list[Block]) -> list[Block]:
 
 
 def find_alternatives(
-    module: fx.GraphModule, model: nn.Module, layers: Iterable[str]
+    module: fx.GraphModule,
+    model: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Iterable[str],
 ) -> dict[str, Alternatives]:
-    """Every :class:`OneOf` of the model, located in the graph."""
+    """Every :class:`OneOf` of the model, located in the graph.
+
+    A branch that leaves nothing in the graph, such as ``nn.Identity()``, is the choice's input.
+    """
     inside = _nodes_by_module(module)
     known = set(layers)
     found: dict[str, Alternatives] = {}
     for path, submodule in model.named_modules():
         if not isinstance(submodule, OneOf) or path not in inside:
             continue
+        branches = {
+            option: inside.get(f"{path}.branches.{option}", []) for option in submodule.branches
+        }
         ends = {
-            option: _outputs(inside[f"{path}.branches.{option}"])[0].name
-            for option in submodule.branches
+            option: (_outputs(nodes) or _inputs(inside[path], shapes))[0].name
+            for option, nodes in branches.items()
         }
         found[path] = Alternatives(
             name=path,
             output=_outputs(inside[path])[0].name,
             branches=ends,
-            layers={option: _layers(inside[f"{path}.branches.{option}"], known) for option in ends},
+            layers={option: _layers(nodes, known) for option, nodes in branches.items()},
         )
     return found
 

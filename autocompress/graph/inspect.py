@@ -16,6 +16,7 @@ from autocompress.graph.blocks import find_alternatives, find_blocks
 from autocompress.graph.capture import trace
 from autocompress.graph.groups import find_groups
 from autocompress.graph.model_graph import Layer, ModelGraph, Skipped
+from autocompress.graph.resizing import find_resizings
 from autocompress.graph.watching import Watcher
 
 #: aten operators that may hold weights without being a layer here, in words.
@@ -44,8 +45,8 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
     shapes = node_shapes(module, inputs)
     layers, skipped = _layers(module, shapes)
     groups, unfollowed = find_groups(module, inputs, cores)
-    blocks = find_blocks(module, shapes, layers)
-    alternatives = find_alternatives(module, model, layers)
+    alternatives = find_alternatives(module, model, shapes, layers)
+    blocks = find_blocks(module, shapes, layers, alternatives)
     return ModelGraph(
         module=module,
         example_inputs=inputs,
@@ -54,6 +55,7 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
         blocks=blocks,
         alternatives=alternatives,
         skipped=[*skipped, *tied, *unfollowed],
+        resizings=find_resizings(module, model, shapes),
     )
 
 

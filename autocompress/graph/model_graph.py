@@ -163,6 +163,23 @@ class Alternatives:
 
 
 @dataclass(frozen=True, slots=True)
+class Resizing:
+    """Images that a candidate may resize (see :class:`autocompress.graph.resizing.Resize`).
+
+    Attributes:
+        name: the module's qualified name.
+        input: name of the node that enters it.
+        output: name of the node that resizes.
+        sizes: height offered to (height, width), the full size first.
+    """
+
+    name: str
+    input: str
+    output: str
+    sizes: Mapping[int, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Something left alone, and why."""
 
@@ -182,6 +199,7 @@ class ModelGraph:
         groups: the channel groups, by name.
         blocks: the skippable residual blocks, in execution order.
         alternatives: the choices between branches, by name.
+        resizings: the choices of a resolution, by name.
         skipped: what is left alone and why.
     """
 
@@ -192,6 +210,7 @@ class ModelGraph:
     blocks: Sequence[Block] = ()
     alternatives: Mapping[str, Alternatives] = field(default_factory=dict)
     skipped: Sequence[Skipped] = ()
+    resizings: Mapping[str, Resizing] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> dict[str, fx.Node]:

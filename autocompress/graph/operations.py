@@ -33,6 +33,7 @@ _KINDS: Mapping[str, str] = {
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
     "unsqueeze": "reshape", "permute": "transpose", "transpose": "transpose", "select": "select",
+    "upsample_bilinear2d": "resize",
 }  # fmt: skip
 
 #: Modules whose weights a policy compresses.
@@ -226,7 +227,7 @@ class _Walk:
     # -- everything else ------------------------------------------------------------------------
 
     def _function(self, node: fx.Node) -> None:
-        arguments = fx.map_arg(node.args, self._value)
+        arguments = fx.map_arg(self.selection.arguments(node), self._value)
         keywords = {**fx.map_arg(node.kwargs, self._value)}
         if "device" in keywords:
             keywords["device"] = torch.device("meta")

@@ -1,9 +1,10 @@
-"""What a candidate keeps of a captured model: nodes, channels, kernels."""
+"""What a candidate keeps of a captured model: nodes, channels, kernels, pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ Indices = npt.NDArray[np.int64]
 DEPTH = "depth:"
 BRANCH = "branch:"
 KERNEL = "kernel:"
+RESOLUTION = "resolution:"
+_PREFIXES = (DEPTH, BRANCH, KERNEL, RESOLUTION)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Selection:
         out_indices: module -> kept output indices (absent: all of them).
         in_indices: module -> kept input indices (absent: all of them).
         kernels: layer -> kernel size (absent: the full kernel).
+        sizes: node that resizes -> height and width of what leaves it.
     """
 
     nodes: tuple[str, ...]
@@ -37,12 +41,18 @@ class Selection:
     out_indices: Mapping[str, Indices]
     in_indices: Mapping[str, Indices]
     kernels: Mapping[str, int]
+    sizes: Mapping[str, tuple[int, int]]
 
     def resolve(self, name: str) -> str:
         """The node that really provides the value of node ``name``."""
         while name in self.alias:
             name = self.alias[name]
         return name
+
+    def arguments(self, node: fx.Node) -> tuple[Any, ...]:
+        """The positional arguments of a node that calls a function."""
+        size = self.sizes.get(node.name)
+        return node.args if size is None else (node.args[0], list(size), *node.args[2:])
 
 
 def select(graph: ModelGraph, candidate: Candidate) -> Selection:
@@ -64,17 +74,19 @@ def select(graph: ModelGraph, candidate: Candidate) -> Selection:
         for name, value in candidate.architecture.items()
         if name.startswith(KERNEL)
     }
-    return Selection(nodes, alias, out_indices, in_indices, kernels)
+    return Selection(nodes, alias, out_indices, in_indices, kernels, _resized(graph, candidate))
 
 
 def _check_names(graph: ModelGraph, candidate: Candidate) -> None:
     for name in candidate.architecture:
-        kind = next((k for k in (DEPTH, BRANCH, KERNEL) if name.startswith(k)), None)
+        kind = next((k for k in _PREFIXES if name.startswith(k)), None)
         if kind is None:
             raise RequestError(
-                f"unknown architecture choice {name!r}; names start with {DEPTH}, {BRANCH} "
-                f"or {KERNEL}"
+                f"unknown architecture choice {name!r}; names start with one of "
+                f"{', '.join(_PREFIXES)}"
             )
+        if kind == RESOLUTION and name.removeprefix(RESOLUTION) not in graph.resizings:
+            raise RequestError(f"{name!r}: the model resizes nothing there")
         if kind == BRANCH and name.removeprefix(BRANCH) not in graph.alternatives:
             raise RequestError(f"{name!r}: the model has no branches {name.removeprefix(BRANCH)!r}")
     for name in candidate.layers:
@@ -105,6 +117,20 @@ def _kernel(graph: ModelGraph, name: str, value: Scalar) -> int:
     return int(value)
 
 
+def _resized(graph: ModelGraph, candidate: Candidate) -> dict[str, tuple[int, int]]:
+    """The nodes that resize to anything but the full size, with what they resize to."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, resizing in graph.resizings.items():
+        full = next(iter(resizing.sizes))
+        height = candidate.architecture.get(RESOLUTION + name, full)
+        if isinstance(height, bool) or height not in resizing.sizes:
+            offered = ", ".join(map(str, resizing.sizes))
+            raise RequestError(f"{RESOLUTION + name!r} is {height!r}; use one of {offered}")
+        if height != full:
+            found[resizing.output] = resizing.sizes[int(height)]
+    return found
+
+
 def skipped_blocks(graph: ModelGraph, candidate: Candidate) -> tuple[str, ...]:
     """Names of the residual blocks that the candidate leaves out."""
     names: list[str] = []
@@ -124,6 +150,8 @@ def skipped_blocks(graph: ModelGraph, candidate: Candidate) -> tuple[str, ...]:
 def _aliases(graph: ModelGraph, candidate: Candidate) -> dict[str, str]:
     skipped = set(skipped_blocks(graph, candidate))
     alias = {b.output: b.input for b in graph.blocks if b.name in skipped}
+    resized = _resized(graph, candidate)
+    alias |= {r.output: r.input for r in graph.resizings.values() if r.output not in resized}
     for name, alternatives in graph.alternatives.items():
         option = candidate.architecture.get(BRANCH + name)
         if option is None:

@@ -27,6 +27,7 @@ _SAME = {
     "GlobalAveragePool": "global_avg_pool", "Flatten": "flatten", "Reshape": "reshape",
     "Squeeze": "reshape", "Unsqueeze": "reshape", "Transpose": "transpose",
     "LayerNormalization": "layer_norm", "ReduceMean": "mean", "Add": "add", "Sum": "add",
+    "Resize": "resize",
 }  # fmt: skip
 #: Operators whose result is their first input, as far as time is concerned.
 _PASSING = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast", "Dropout"})

@@ -49,6 +49,12 @@ _DEFAULTS: dict[str, AttributeValue] = {
     "allowzero": 0,
     "channels_last": 0,
     "precision": 0,
+    "antialias": 0,
+    "cubic_coeff_a": -0.75,
+    "exclude_outside": 0,
+    "extrapolation_value": 0.0,
+    "keep_aspect_ratio_policy": "stretch",
+    "nearest_mode": "round_prefer_floor",
 }
 _ALWAYS_DROPPED = frozenset(
     {

@@ -37,6 +37,7 @@ OPERATORS = {
     "flatten": "Flatten",
     "reshape": "Reshape",
     "transpose": "Transpose",
+    "resize": "Resize",
     "relu": "Relu",
     "relu6": "Clip",
     "hardtanh": "Clip",

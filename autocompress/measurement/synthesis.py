@@ -326,6 +326,14 @@ def _sum(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("ReduceSum", [*inputs, axes], f"{op.name}.out", keepdims=keep)
 
 
+def _resize(writer: Writer, op: Op, inputs: list[str]) -> str:
+    size = writer.constant(f"{op.name}.size", np.array(op.shape[2:], np.int64))
+    return writer.node(
+        "Resize", [*inputs, "", "", size], f"{op.name}.out",
+        axes=[2, 3], mode="linear", coordinate_transformation_mode="half_pixel",
+    )  # fmt: skip
+
+
 def _unary(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node(_UNARY[op.kind], inputs, f"{op.name}.out")
 
@@ -363,6 +371,7 @@ KINDS = {
     "clamp": _clamp,
     "sum": _sum,
     "concat": _concat,
+    "resize": _resize,
     **dict.fromkeys(_UNARY, _unary),
     **dict.fromkeys(_BINARY, _binary),
 }

@@ -43,10 +43,12 @@ class SpaceContract:
     Attributes:
         samples: random candidates per test.
         exports: random candidates that are exported and run.
+        knobs: choices of each kind ("depth", "width" …) that are turned one by one.
     """
 
     samples = 8
     exports = 2
+    knobs = 3
 
     @pytest.fixture
     def space(self) -> ElasticSpace:
@@ -61,8 +63,13 @@ class SpaceContract:
 
     @pytest.fixture
     def elastic(self, space: ElasticSpace) -> ElasticModel:
-        """The space's shared weights."""
-        return ElasticModel(space.graph, space.techniques).eval()
+        """The space's shared weights, as if something had been learned about smaller kernels."""
+        model = ElasticModel(space.graph, space.techniques).eval()
+        generator = torch.Generator().manual_seed(0)
+        for layer in model.layers.values():
+            for difference in layer.shrinking.values():
+                torch.nn.init.normal_(difference, 0, 0.05, generator=generator)
+        return model
 
     def test_it_has_a_name_and_choices(self, space: ElasticSpace) -> None:
         """There is something to search for."""
@@ -70,6 +77,10 @@ class SpaceContract:
         names = [choice.name for choice in space.choices]
         assert len(set(names)) == len(names)
         assert space.log10_size > 0
+
+    def test_its_architectures_are_counted(self, space: ElasticSpace) -> None:
+        """More than one, and no more than there are genomes."""
+        assert 1 < space.architectures <= space.count() <= 1.0001 * 10**space.log10_size
 
     def test_conditions_name_earlier_choices_and_their_options(self, space: ElasticSpace) -> None:
         """Otherwise a gene could never be active, or `active` could not tell."""
@@ -135,6 +146,19 @@ class SpaceContract:
                 found = elastic(*x)
             assert float((expected - found).abs().max()) <= _TOLERANCE
 
+    def test_every_knob_changes_the_output(
+        self, space: ElasticSpace, elastic: ElasticModel
+    ) -> None:
+        """A choice that leaves the function as it was would be searched in vain."""
+        x = _inputs(space, 2)
+        for i in _some_of_each_kind(space, self.knobs):
+            genome = _with_active(space, i)
+            with torch.no_grad():
+                before = elastic.configure(space.decode(genome))(*x)
+                genome[i] = space.sizes[i] - 1
+                after = elastic.configure(space.decode(genome))(*x)
+            assert float((before - after).abs().max()) > 0, space.choices[i].name
+
     def test_operations_describe_what_is_built(
         self, space: ElasticSpace, elastic: ElasticModel, genomes: list[Genome]
     ) -> None:
@@ -166,6 +190,28 @@ class SpaceContract:
                 feeds = {n: t.numpy() for n, t in zip(names, x, strict=True)}
                 (found,) = session.run(None, feeds)
                 assert np.abs(found - _run(model, x).numpy()).max() <= _TOLERANCE
+
+
+def _some_of_each_kind(space: ElasticSpace, most: int) -> list[int]:
+    """Places of random choices, at the most so many of each kind; those of the recipe left out."""
+    kinds: dict[str, list[int]] = {}
+    for i, choice in enumerate(space.choices):
+        if choice.kind != "recipe" and len(choice.options) > 1:
+            kinds.setdefault(choice.name.partition(":")[0], []).append(i)
+    rng = np.random.default_rng(2)
+    return [int(i) for places in kinds.values() for i in rng.permutation(places)[:most]]
+
+
+def _with_active(space: ElasticSpace, place: int) -> Genome:
+    """The original, changed as little as makes the choice at ``place`` active."""
+    genome = space.original
+    names = [choice.name for choice in space.choices]
+    condition = space.choices[place].condition
+    while condition is not None:
+        parent = names.index(condition.name)
+        genome[parent] = min(space.choices[parent].options.index(v) for v in condition.values)
+        condition = space.choices[parent].condition
+    return genome
 
 
 def _inputs(space: ElasticSpace, batch: int) -> tuple[torch.Tensor, ...]:

@@ -1,4 +1,4 @@
-"""The built-in space keeps the contract that every space keeps."""
+"""The built-in space `tiny_cnn` keeps the contract that every space keeps."""
 
 from __future__ import annotations
 

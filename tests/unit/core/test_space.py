@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,6 +137,14 @@ def test_input_is_not_changed() -> None:
 def test_sizes_and_values() -> None:
     assert SPACE.sizes.tolist() == [3, 2, 2, 3, 2]
     assert SPACE.log10_size == pytest.approx(np.log10(72))
+
+
+def test_candidates_are_counted_without_those_that_are_the_same() -> None:
+    every = [SPACE.decode(np.array(g)) for g in itertools.product(*(range(n) for n in SPACE.sizes))]
+    assert SPACE.count() == len({candidate.hash for candidate in every})
+    kinds = {tuple(candidate.architecture.items()) for candidate in every}
+    assert SPACE.count(lambda choice: choice.kind == "architecture") == len(kinds)
+    assert SPACE.count(lambda choice: False) == 1
     assert SPACE.value(np.array([1, 0, 0, 2, 1]), "rank:a") == 4
     assert SPACE.original.tolist() == [0] * 5
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.elastic.layers import ElasticLayer, ElasticNorm, Slice, crop, sliced_norm
+from autocompress.elastic.layers import (
+    ElasticLayer,
+    ElasticNorm,
+    Slice,
+    crop,
+    shrunk,
+    sliced_norm,
+)
 from tests.unit.networks import randomise
 
 
@@ -53,6 +60,67 @@ def test_crop_is_a_view_of_the_centre() -> None:
     weight = torch.arange(25.0).reshape(1, 1, 5, 5)
     assert crop(weight, 3).flatten().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
     assert crop(weight, 5).data_ptr() == weight.data_ptr()
+
+
+@pytest.mark.parametrize("kernel", [5, 3])
+def test_a_smaller_depthwise_kernel_begins_as_the_centre_and_learns(kernel: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    conv = nn.Conv2d(6, 6, 7, padding=3, groups=6)
+    layer = ElasticLayer(conv)
+    assert {name: tuple(d.shape) for name, d in layer.shrinking.items()} == {
+        "7": (25, 25), "5": (9, 9),
+    }  # fmt: skip
+    layer.kernel = kernel
+    assert torch.equal(layer.sliced().weight, crop(conv.weight, kernel))
+    layer(torch.randn(2, 6, 9, 9, generator=generator)).pow(2).sum().backward()
+    reached = {name for name, d in layer.shrinking.items() if d.grad is not None and d.grad.any()}
+    assert reached == ({"7"} if kernel == 5 else {"7", "5"})
+
+
+def test_learned_kernels_against_the_matrices_of_the_paper() -> None:
+    """By hand: ``centre @ (I + difference)``, from 7 to 5, and from what comes out to 3."""
+    generator = torch.Generator().manual_seed(4)
+    layer = ElasticLayer(nn.Conv2d(6, 6, 7, padding=3, groups=6, bias=False))
+    for difference in layer.shrinking.values():
+        nn.init.normal_(difference, 0, 0.3, generator=generator)
+    weight = layer.weight.detach()
+    five = weight[:, 0, 1:6, 1:6].reshape(6, 25) @ (torch.eye(25) + layer.shrinking["7"])
+    three = five.reshape(6, 5, 5)[:, 1:4, 1:4].reshape(6, 9) @ (torch.eye(9) + layer.shrinking["5"])
+    layer.kernel = 5
+    before = layer.sliced().state
+    assert torch.allclose(layer.sliced().weight, five.reshape(6, 1, 5, 5), atol=1e-5)
+    layer.kernel = 3
+    assert torch.allclose(layer.sliced().weight, three.reshape(6, 1, 3, 3), atol=1e-5)
+    layer.out = Slice(torch.tensor([4, 1]))
+    assert torch.allclose(layer.sliced().weight, three.reshape(6, 1, 3, 3)[[4, 1]], atol=1e-5)
+    layer.reset()
+    assert torch.equal(layer.sliced().weight, weight)
+    layer.kernel = 5
+    with torch.no_grad():
+        layer.shrinking["7"].add_(1)
+    assert layer.eval().sliced().state != before
+
+
+@pytest.mark.parametrize(
+    ("conv", "steps"),
+    [
+        (nn.Conv2d(4, 4, 5, groups=4), {"5"}),
+        (nn.Conv2d(4, 4, 9, groups=4), {"7", "5"}),
+        (nn.Conv2d(4, 4, 3, groups=4), set()),
+        (nn.Conv2d(4, 4, 6, groups=4), set()),
+        (nn.Conv2d(4, 4, (1, 7), groups=4), set()),
+        (nn.Conv2d(4, 4, 7), set()),
+        (nn.Conv2d(4, 4, 7, groups=2), set()),
+    ],
+    ids=["5", "9", "3", "even", "oblong", "dense", "grouped"],
+)
+def test_which_kernels_are_transformed(conv: nn.Conv2d, steps: set[str]) -> None:
+    assert set(ElasticLayer(conv).shrinking) == steps
+
+
+def test_a_kernel_that_nothing_is_learned_about_is_the_centre() -> None:
+    weight = torch.arange(2 * 81.0).reshape(2, 1, 9, 9)
+    assert torch.equal(shrunk(weight, 3, {}), crop(weight, 3))
 
 
 def test_a_narrow_layer_is_the_full_one_restricted() -> None:

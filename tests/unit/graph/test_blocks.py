@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autocompress.core.candidate import Candidate
+from autocompress.graph.alternatives import OneOf
 from autocompress.graph.inspect import inspect_model
 from tests.unit.networks import (
     BasicBlock,
@@ -127,3 +129,31 @@ def test_branches() -> None:
     assert {n: len(b) for n, b in found.stages.items()} == {
         "stages.0": 2, "stages.1": 2, "stages.2": 2
     }  # fmt: skip
+
+
+def test_a_branch_may_be_the_input_itself() -> None:
+    """Such a choice sums its branches, yet it is no residual block."""
+    inner = nn.Conv2d(8, 8, 3, padding=1)
+    found = inspect_model(Around(OneOf({"conv": inner, "none": nn.Identity()})), (example(),))
+    assert found.blocks == []
+    choice = found.alternatives["block"]
+    assert choice.branches == {"conv": "conv2d_1", "none": "relu"}
+    assert choice.layers == {"conv": ("block.branches.conv",), "none": ()}
+    plain = found.operations(Candidate(architecture={"branch:block": "none"}))
+    assert [op.layer for op in plain if op.layer] == ["stem", "fc"]
+
+
+def test_inside_a_block_such_a_choice_leaves_the_block_skippable() -> None:
+    class Excited(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, padding=1)
+            self.choice = OneOf({"again": nn.Conv2d(8, 8, 1), "none": nn.Identity()})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = x + self.choice(self.conv(x))
+            return y
+
+    found = inspect_model(Around(Excited()), (example(),))
+    assert [b.name for b in found.blocks] == ["block"]
+    assert list(found.alternatives) == ["block.choice"]

@@ -137,6 +137,7 @@ class _Builder:
             "flatten": self._view,
             "reshape": self._view,
             "transpose": self._transpose,
+            "resize": self._resize,
             "relu6": self._clip,
             "hardtanh": self._clip,
             "hardswish": self._hardswish,
@@ -694,6 +695,14 @@ class _Builder:
         place = TensorType("int64", (), True, (index if isinstance(index, int) else 0,))
         source = self._float(op.inputs[0], op)
         self._finish(op, "Gather", [source, place], axis=op.attribute("axis"))
+
+    def _resize(self, op: Op) -> None:
+        size = TensorType("int64", (2,), True, op.shape[2:])
+        inputs: list[Operand] = [self._float(op.inputs[0], op), None, None, size]
+        self._finish(
+            op, "Resize", inputs,
+            axes=(2, 3), mode="linear", coordinate_transformation_mode="half_pixel",
+        )  # fmt: skip
 
     def _other(self, op: Op) -> None:
         """An operation without a known kernel keeps its name; only a fallback can price it."""
