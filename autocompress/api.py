@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from autocompress.agent.context import Context
 from autocompress.agent.decisions import DecisionLog
 from autocompress.agent.pipeline import run_search
 from autocompress.agent.planner import Plan
+from autocompress.agent.preflight import check_names, check_priced, check_task
 from autocompress.agent.request import ORIGIN, Request
 from autocompress.agent.result import SearchResult
 from autocompress.agent.retarget import run_retarget
@@ -24,9 +25,6 @@ from autocompress.compression.registry import make_techniques
 from autocompress.core.budget import Budget
 from autocompress.core.events import Observer
 from autocompress.core.objective import (
-    ACCURACY_DROP,
-    METRICS,
-    Constraint,
     Objective,
     parse_constraints,
     parse_objectives,
@@ -36,11 +34,8 @@ from autocompress.errors import RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.sensitivity.result import Sensitivity
 from autocompress.evaluation.task import Task
-from autocompress.hardware.profile import HardwareProfile
 from autocompress.hardware.profiles import load_profile
 from autocompress.report.display import make_display
-from autocompress.search.executors.registry import executor_names
-from autocompress.search.strategies.registry import strategy_names
 
 OBJECTIVES = ("accuracy", "latency_ms", "size_bytes")
 
@@ -167,8 +162,7 @@ def resume(
     with make_display(progress) as display:
         observers: Sequence[Observer] = (display, *callbacks)
         if ORIGIN in request.options:
-            source = open_run(request.options[ORIGIN])
-            run_retarget(request, source, folder.path, resume="must", observers=observers)
+            run_retarget(request, folder.path, resume="must", observers=observers)
         else:
             run_search(request, folder.path, resume="must", observers=observers)
     return SearchResult(folder.path, request)
@@ -230,7 +224,7 @@ def sensitivity(
             f"the model is a {type(model).__name__}; give a trained torch.nn.Module: a search "
             "space has no trained weights whose loss could be looked at"
         )
-    _check_task(task, ())
+    check_task(task, ())
     make_techniques(techniques)
     with make_display(progress) as display:
         return run_sensitivity(
@@ -259,9 +253,9 @@ def _request(
     parsed = Budget.parse(budget)
     wanted = parse_objectives(objectives)
     bounds = parse_constraints(constraints)
-    _check_names(model, strategy, executor, techniques)
-    _check_task(task, bounds)
-    _check_priced([*(o.metric for o in wanted), *(c.metric for c in bounds)], load_profile(device))
+    check_names(model, strategy, executor, techniques)
+    check_task(task, bounds)
+    check_priced([*(o.metric for o in wanted), *(c.metric for c in bounds)], load_profile(device))
     return Request(
         subject=model,
         data=Data.of(data),
@@ -276,53 +270,6 @@ def _request(
         workers=workers,
         seed=seed,
     )
-
-
-def _check_task(task: Task | None, bounds: Sequence[Constraint]) -> None:
-    if task is not None and not isinstance(task, Task):
-        raise RequestError(
-            f"task is {task!r}; give autocompress.Task(loss=..., metric=..., "
-            "higher_is_better=...), or leave it out for classification"
-        )
-    for bound in bounds:
-        share = (task or Task()).metric_is_share and bound.metric in ("accuracy", ACCURACY_DROP)
-        if share and abs(bound.bound) > 1:
-            raise RequestError(
-                f"constraint {bound.metric} is {bound.bound:g}; accuracy is a share of the "
-                f"examples, so write {bound.bound / 100:g} for {bound.bound:g} %"
-            )
-
-
-def _check_names(
-    model: Any, strategy: Any, executor: str, techniques: Sequence[str] | None
-) -> None:
-    from autocompress.elastic.registry import list_spaces
-
-    checks: list[tuple[str, Any, Callable[[], Sequence[str]]]] = [
-        ("search space", model, lambda: list(list_spaces())),
-        ("strategy", strategy, lambda: strategy_names()),
-    ]
-    for what, value, known in checks:
-        if isinstance(value, str) and value not in known():
-            raise RequestError(f"unknown {what} {value!r}; use one of {', '.join(known())}")
-    if executor not in executor_names():
-        raise RequestError(
-            f"unknown executor {executor!r}; this version has {', '.join(executor_names())}"
-        )
-    make_techniques(techniques)
-
-
-def _check_priced(metrics: Sequence[str], profile: HardwareProfile) -> None:
-    """Make sure that the profile prices the metrics before a model is built."""
-    reasons = {}
-    if profile.energy is None:
-        reasons["energy_mj"] = f"the profile of {profile.id} has no energy model"
-    for metric in metrics:
-        if metric in reasons:
-            usable = ", ".join(sorted(set(METRICS) - set(reasons)))
-            raise RequestError(
-                f"{metric} cannot be searched for: {reasons[metric]}; use some of {usable}"
-            )
 
 
 def _new_folder(name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from autocompress.agent.preflight import check_task
 from autocompress.agent.request import Request
 from autocompress.agent.run_folder import RunFolder
 from autocompress.core.budget import Budget
@@ -16,6 +17,7 @@ from autocompress.core.space import SearchSpace
 from autocompress.errors import RequestError, StorageError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
+from autocompress.search.strategies.registry import strategy_names
 
 
 def open_run(run_dir: str | Path) -> RunFolder:
@@ -37,7 +39,7 @@ def request_again(
     *,
     data: Data | None = None,
     task: Task | None = None,
-    verb: str = "resume",
+    call: str = "autocompress.resume({run})",
 ) -> Request:
     """The run's request; what the folder cannot hold has to be given again.
 
@@ -46,23 +48,31 @@ def request_again(
         model: the same model again, unless the run is of a named space.
         data: the same data again, unless it was given by name.
         task: the same task again, unless it was classification.
-        verb: the function that was called, for messages.
+        call: what was called, for messages.
 
     Raises:
-        RequestError: the run needs its model, data or task again.
+        RequestError: the run needs its model, data or task again, or had a sampler of its own.
     """
+    check_task(task, ())
     stored = folder.settings()["request"]
-    name = str(folder.path)
+    called = call.format(run=repr(str(folder.path)))
     if data is None and ":" not in stored["data"] and stored["data"] != "digits":
-        raise RequestError(f"the run's data were given as objects; call {verb}({name!r}, data=...)")
+        raise RequestError(
+            f"the run's data were given as objects; give them again: {_with(called, 'data=...')}"
+        )
     if task is None and stored["task"] != Task().name:
         raise RequestError(
             f"the run's task {stored['task']!r} has a loss and a metric of its own, which the run "
-            f"folder does not hold; call {verb}({name!r}, ..., task=...)"
+            f"folder does not hold; give it again: {_with(called, 'task=...')}"
+        )
+    if stored["strategy"] not in strategy_names():
+        raise RequestError(
+            f"the run's strategy was an object ({stored['strategy']}), which the run folder does "
+            "not hold; call autocompress.search with the same arguments and run_dir"
         )
     techniques = stored.get("techniques")
     return Request(
-        subject=_subject(stored, name, verb) if model is None else model,
+        subject=_subject(stored, called) if model is None else model,
         data=Data.of(data if data is not None else stored["data"]),
         device=folder.device if folder.has_device else stored["device"],
         budget=Budget(
@@ -82,12 +92,17 @@ def request_again(
     )
 
 
-def _subject(stored: Mapping[str, Any], name: str, verb: str) -> str:
+def _subject(stored: Mapping[str, Any], called: str) -> str:
     if stored["kind"] == "space":
         return str(stored["model"])
     raise RequestError(
         f"the run searched a model of class {stored['model']}, which the run folder does not hold; "
-        f"give it again: autocompress.{verb}({name!r}, model), or repeat the "
-        f"{'search' if verb == 'resume' else verb} command with "
-        f"{f'--run-dir {name}' if verb == 'resume' else '--model'}"
+        f"give it again: {_with(called, 'model=...')}; on the command line, "
+        "--model FILE.py:FUNCTION"
     )
+
+
+def _with(called: str, argument: str) -> str:
+    """A call with one more argument, such as ``"f(1, data=...)"`` from ``"f(1)"``."""
+    begun = called.removesuffix(")")
+    return f"{begun}{'' if begun.endswith('(') else ', '}{argument})"

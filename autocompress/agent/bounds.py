@@ -74,24 +74,31 @@ def broken(request: Request, row: Row) -> list[Constraint]:
     return [c for c, bound in pairs if bound.violation(_held(request, row, c.metric)) > 0]
 
 
+def _is_upper(request: Request, constraint: Constraint) -> bool:
+    turned = constraint.metric == "accuracy" and not request.task.higher_is_better
+    return is_upper(constraint) != turned
+
+
+def in_words(request: Request, constraint: Constraint) -> str:
+    """One of ``request.constraints``, such as "latency_ms <= 2", in the task's own metric."""
+    sign = "<=" if _is_upper(request, constraint) else ">="
+    return f"{constraint.metric} {sign} {constraint.bound:g}"
+
+
 def infeasible(request: Request, rows: Sequence[Row]) -> InfeasibleError:
     """What to say when every verified model breaks a bound: the nearest, and what to relax."""
 
     def excess(row: Row) -> float:
         return sum(b.violation(_held(request, row, b.metric)) for b in request.bounds)
 
-    def upper(constraint: Constraint) -> bool:
-        turned = constraint.metric == "accuracy" and not request.task.higher_is_better
-        return is_upper(constraint) != turned
-
     near = sorted(rows, key=excess)[:3]
-    wanted = [f"{c.metric} {'<=' if upper(c) else '>='} {c.bound:g}" for c in request.constraints]
+    wanted = [in_words(request, c) for c in request.constraints]
     shown = [
         ", ".join(f"{c.metric} {certain(row, c.metric):.4g}" for c in request.constraints)
         for row in near
     ]
     relaxed = [
-        f"{c.metric} to {rounded(certain(near[0], c.metric), up=upper(c)):.4g}"
+        f"{c.metric} to {rounded(certain(near[0], c.metric), up=_is_upper(request, c)):.4g}"
         for c in broken(request, near[0])
     ]
     return InfeasibleError(

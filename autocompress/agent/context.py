@@ -119,10 +119,10 @@ class Context:
         return not self.space.trained
 
     @property
-    def origin(self) -> RunFolder | None:
-        """The run that this one starts from; None for a search."""
+    def origin(self) -> Path | None:
+        """The folder of the run that this one starts from; None for a search."""
         path = self.request.options.get(ORIGIN)
-        return None if path is None else RunFolder(Path(path))
+        return None if path is None else Path(path)
 
     @property
     def wants_packed(self) -> bool:

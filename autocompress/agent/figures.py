@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from autocompress.agent.context import Context
 from autocompress.core.candidate import Candidate
+from autocompress.errors import RequestError
 from autocompress.export.packing.container import pack
 from autocompress.export.verification import Verification
 from autocompress.graph.operations import whole_layer
@@ -23,19 +24,26 @@ Row: TypeAlias = dict[str, Any]
 
 def counted(ops: Sequence[Op], path: Path, memory: MemoryModel | None = None) -> Row:
     """Bytes of the file and of what is packed from it, and what the operations come to."""
-    packed = pack(path)
-    try:
-        packed_bytes = packed.stat().st_size
-    finally:
-        packed.unlink()
     return {
         "size_bytes": path.stat().st_size,
-        "packed_bytes": packed_bytes,
+        "packed_bytes": _packed_bytes(path),
         "size_estimate_bytes": size_bytes(ops, quantized_tensors(ops)),
         "macs": sum(op.macs for op in ops),
         "parameters": sum(op.parameters for op in ops),
         "peak_memory_bytes": (memory or USUAL).peak_bytes(ops, quantized_tensors(ops)),
     }
+
+
+def _packed_bytes(path: Path) -> int | None:
+    """Bytes of the packed file; None of one that cannot be packed, such as 64 MB of zeros."""
+    try:
+        packed = pack(path)
+    except RequestError:
+        return None
+    try:
+        return packed.stat().st_size
+    finally:
+        packed.unlink()
 
 
 def estimated(context: Context, ops: Sequence[Op]) -> Row:

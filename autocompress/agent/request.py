@@ -21,8 +21,9 @@ from autocompress.evaluation.data import Data
 from autocompress.evaluation.task import Task
 from autocompress.hardware.profiles import list_profiles, load_profile
 
-#: Options of a run that starts from another: that run's folder, and how many models to verify.
-ORIGIN, MODELS = "retarget_of", "models"
+#: Options of a run that starts from another: that run's folder, how many models to verify, and
+#: seconds to train what is added.
+ORIGIN, MODELS, TRAINING = "retarget_of", "models", "train_seconds"
 #: Examples of each split that go into the fingerprint.
 _SAMPLED = 64
 

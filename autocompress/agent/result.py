@@ -242,10 +242,10 @@ class SearchResult:
 
         Args:
             device: a name, a path or a profile, as in :func:`autocompress.search`; None keeps the
-                run's device.
+                table that the run was priced by.
             constraints: bounds; None keeps the run's.
             objectives: two to four; None keeps the run's.
-            budget: time to train the candidates that are added in full.
+            budget: time to train the candidates that are added in full; None trains nothing.
             models: to verify at the most.
             run_dir: the new run's folder; by default beside this run's.
             model: the run's model, where this result was opened from its folder.
@@ -265,18 +265,23 @@ class SearchResult:
         from autocompress.report.display import make_display
 
         source = open_run(self.run_dir)
+        seconds = None if budget is None else Budget.parse(budget).seconds
+        if budget is not None and seconds is None:
+            raise RequestError(
+                f"budget is {budget!r}, but it is the time to train what is added; give seconds"
+            )
         request = self._request
-        if request is None:
+        if request is None or any(given is not None for given in (model, data, task)):
             given = None if data is None else Data.of(data)
-            request = request_again(source, model, data=given, task=task, verb="retarget")
+            call = "autocompress.SearchResult({run}).retarget()"
+            request = request_again(source, model, data=given, task=task, call=call)
         wanted = retargeted(
-            request, source, request.device if device is None else device,
-            constraints=constraints, objectives=objectives,
-            budget=None if budget is None else Budget.parse(budget), models=models,
+            request, source, device, constraints=constraints, objectives=objectives,
+            train_seconds=seconds, models=models,
         )  # fmt: skip
         folder = new_folder(source, wanted) if run_dir is None else Path(run_dir)
         with make_display(progress) as display:
-            run_retarget(wanted, source, folder, observers=(display, *callbacks))
+            run_retarget(wanted, folder, observers=(display, *callbacks))
         return SearchResult(folder, wanted)
 
     def report(self, path: str | Path | None = None) -> Path:

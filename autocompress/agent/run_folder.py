@@ -11,16 +11,25 @@ from typing import Any, TypeVar
 import tomli_w
 
 from autocompress.agent.provenance import machine, now, versions
+from autocompress.agent.request import MODELS, ORIGIN, TRAINING
 from autocompress.core.files import write_atomically
 from autocompress.core.json_values import finite
 from autocompress.errors import RequestError, StorageError
 
 T = TypeVar("T")
+#: Options that decide the outcome.
+_DECIDING = (ORIGIN, MODELS, TRAINING)
 #: What decides how a run goes on.
 _PARTS = (
-    "plan.json", "channels.json", "baseline.json", "study.db", "checkpoints", "models",
-    "sensitivity.json",
+    "plan.json", "capabilities.json", "channels.json", "baseline.json", "study.db",
+    "checkpoints", "models", "sensitivity.json",
 )  # fmt: skip
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request with those of its options that decide the outcome beside its other values."""
+    options = request.get("options", {})
+    return {**request, **{name: options[name] for name in _DECIDING if name in options}}
 
 
 class RunFolder:
@@ -139,7 +148,7 @@ class RunFolder:
         Raises:
             RequestError: something that decides the outcome differs.
         """
-        stored = self.settings()["request"]
+        stored, request = _flat(self.settings()["request"]), _flat(request)
         free = {"workers", "executor", "options", "device"}
         for key in sorted((set(stored) | set(request)) - free):
             if stored.get(key) != request.get(key):

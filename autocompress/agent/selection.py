@@ -138,6 +138,14 @@ def next_finalists(
     return more[:count]
 
 
+def is_useful(accuracy: float, original: float) -> bool:
+    """Whether a model is not too far below the original; larger is better.
+
+    Of scores that are not positive, such as negative errors, no share can be taken: all are.
+    """
+    return original <= 0 or accuracy >= USEFUL * original
+
+
 def nearest(
     trials: Sequence[TrialRecord], bounds: Sequence[Constraint], count: int
 ) -> list[TrialRecord]:

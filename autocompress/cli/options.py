@@ -127,8 +127,10 @@ def subject(space: str | None, model: str | None, weights: Path | None) -> str |
     return load_model(str(model), weights)
 
 
-def model_again(view: RunView, model: str | None, weights: Path | None) -> nn.Module | None:
-    """The model of a run that is resumed; None for a run of a named space.
+def model_again(
+    view: RunView, model: str | None, weights: Path | None, *, command: str = "resume"
+) -> nn.Module | None:
+    """The model of a run that is resumed, or retargeted; None for a run of a named space.
 
     Raises:
         RequestError: the run is of the user's own model, which is not given, or the reverse.
@@ -145,7 +147,7 @@ def model_again(view: RunView, model: str | None, weights: Path | None) -> nn.Mo
         command = view.section("run").get("command", "")
         raise RequestError(
             f"{view.directory} is a run of your own model; give it again, as in the command that "
-            f"began it: autocompress resume {view.directory} --model FILE.py:FUNCTION "
+            f"began it: autocompress {command} {view.directory} --model FILE.py:FUNCTION "
             f"[--weights FILE]; that command was: {command}"
         )
     from autocompress.cli.models import load_model

@@ -12,7 +12,10 @@ from autocompress.cli import options
 
 def retarget(
     run: options.RunFolder,
-    device: options.Device,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="As for a search; without it, the run's own device."),
+    ] = None,
     constraint: options.Constraints = None,
     budget: Annotated[
         str | None,
@@ -35,7 +38,7 @@ def retarget(
     from autocompress.report.run_folder import read_run
 
     view = read_run(run)
-    subject = options.model_again(view, model, weights)
+    subject = options.model_again(view, model, weights, command="retarget")
     from autocompress.agent.result import SearchResult
     from autocompress.cli.outcome import show_outcome
 

@@ -77,6 +77,8 @@ def sensitivity(
     from autocompress.core.json_values import finite
     from autocompress.report.units import printable
 
+    if pairs_csv is not None and (pairs is None or pairs_csv == csv):
+        raise RequestError("--pairs-csv belongs to --pairs, and to another file than --csv")
     limit = Budget(seconds=parse_seconds(budget), trials=settings)
     start = load_model(model, weights)
     from autocompress.api import sensitivity as find

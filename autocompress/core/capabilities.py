@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,10 @@ class Capabilities:
     stores_packed: bool = False
     sparsity_patterns: tuple[str, ...] = ()
     sparsity_speedup: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Capabilities:
+        """From what ``dataclasses.asdict`` made of one, and JSON of that."""
+        precisions = tuple(Precision(**p) for p in value["precisions"])
+        patterns = tuple(value["sparsity_patterns"])
+        return cls(**{**value, "precisions": precisions, "sparsity_patterns": patterns})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +27,9 @@ from autocompress.errors import DataError, DivergedError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
-#: Steps from one checkpoint to the next: with a checkpoint begins the time that factors serve for,
-#: so that it makes no difference whether they were fitted before it.
-SAVED_EVERY = 5 * SERVES
+#: Steps, or seconds, from one checkpoint to the next: with each begins the time that factors serve
+#: for, so that it makes no difference whether they were fitted before it.
+SAVED_EVERY, _SECONDS = 5 * SERVES, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def train_elastic(
         deadline: asked before each step; True ends the training early.
         settings: learning rate and the like.
         progress: told the step and the largest candidate's loss.
-        checkpoint: file that the state is written to every :data:`SAVED_EVERY` steps.
+        checkpoint: file that the state is written to every :data:`SAVED_EVERY` steps, and where
+            they are slow, about once a minute.
 
     Returns:
         The steps done, earlier calls' included.
@@ -104,9 +106,11 @@ def train_elastic(
     optimizer = torch.optim.AdamW(
         elastic.parameters(), lr=settings.learning_rate, weight_decay=1e-4
     )
-    state = TrainingState(elastic, optimizer, np.random.default_rng([seed, 0xE1A5]))
+    about = {"seed": seed, "steps": steps, "learning_rate": settings.learning_rate}
+    state = TrainingState(elastic, optimizer, np.random.default_rng([seed, 0xE1A5]), about)
     if checkpoint is not None and checkpoint.is_file():
         state.load(checkpoint)
+    saved = time.monotonic()
     largest, least = space.decode(space.original), smallest(space)
     before = elastic.candidate
     elastic.train()
@@ -120,7 +124,7 @@ def train_elastic(
             drawn = (
                 space.decode(space.sample(state.rng)) for _ in range(settings.random_candidates)
             )
-            others = [least, *(quick_to_fit(candidate) for candidate in drawn)]
+            others = [quick_to_fit(candidate) for candidate in (least, *drawn)]
             elastic.at_step(state.done)
             optimizer.zero_grad(set_to_none=True)
             with (
@@ -140,13 +144,19 @@ def train_elastic(
             optimizer.step()
             state.advance()
             progress(state.done, value)
-            if checkpoint is not None and state.done % SAVED_EVERY == 0:
+            if checkpoint is not None and _is_due(state.done, saved):
                 state.save(checkpoint)
+                saved = time.monotonic()
     finally:
         elastic.at_step(None)
         elastic.eval()
         elastic.configure(before)
     return state.done
+
+
+def _is_due(done: int, saved: float) -> bool:
+    late = time.monotonic() - saved > _SECONDS
+    return done % SAVED_EVERY == 0 or (late and done % SERVES == 0)
 
 
 _WHOLE = LayerPolicy()

@@ -28,6 +28,7 @@ class TrainingState:
         elastic: the weights; changed by :meth:`load`.
         optimizer: AdamW over its parameters; likewise.
         rng: draws the candidates; likewise.
+        about: what decides the training besides; a state of another is refused.
 
     Attributes:
         done: optimiser steps.
@@ -36,8 +37,13 @@ class TrainingState:
     """
 
     def __init__(
-        self, elastic: ElasticModel, optimizer: torch.optim.AdamW, rng: np.random.Generator
+        self,
+        elastic: ElasticModel,
+        optimizer: torch.optim.AdamW,
+        rng: np.random.Generator,
+        about: Mapping[str, float],
     ) -> None:
+        self.about = dict(about)
         self.elastic, self.optimizer, self.rng = elastic, optimizer, rng
         self.done = self.epoch = self.batch = 0
 
@@ -63,7 +69,7 @@ class TrainingState:
             tensors |= {f"optimizer.{i}.{name}": moments[name] for name in moments}
         about = {
             "format": _FORMAT, "done": self.done, "epoch": self.epoch, "batch": self.batch,
-            "rng": self.rng.bit_generator.state,
+            "rng": self.rng.bit_generator.state, "about": self.about,
         }  # fmt: skip
         held = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
         with replacing(path) as temporary:
@@ -84,6 +90,8 @@ class TrainingState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about["format"] != _FORMAT:
                 raise ValueError(f"format {about['format']}")
+            if about["about"] != self.about:
+                raise ValueError(f"it has {about['about']}, not {self.about}")
             self._take(tensors, about)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise StorageError(

@@ -159,8 +159,8 @@ def test_a_microcontroller_has_limits_and_keeps_candidates_within(name: str) -> 
 
 
 def test_energy_can_be_searched_for_only_where_it_is_known() -> None:
-    from autocompress.api import _check_priced
+    from autocompress.agent.preflight import check_priced
 
-    _check_priced(["energy_mj", "latency_ms"], load_profile("raspberry_pi_5"))
+    check_priced(["energy_mj", "latency_ms"], load_profile("raspberry_pi_5"))
     with pytest.raises(RequestError, match="has no energy model; use some of accuracy"):
-        _check_priced(["energy_mj"], load_profile("amd_epyc_zen5_avx512"))
+        check_priced(["energy_mj"], load_profile("amd_epyc_zen5_avx512"))

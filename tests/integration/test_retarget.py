@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import autocompress as ac
+from autocompress.agent.stages import take_over
+from autocompress.core.budget import Fidelity
 from autocompress.elastic.space import ElasticSpace
-from autocompress.errors import InfeasibleError, RequestError
+from autocompress.errors import InfeasibleError, RequestError, StorageError
 from autocompress.hardware import LatencyPredictor
 from autocompress.search.store import read_trials
 from tests.integration.runs import SmallCNN
@@ -70,40 +75,179 @@ def test_finalised_models_are_taken_over_as_they_are(
         assert solution.metrics["accuracy"] == pytest.approx(before[solution.id], abs=0.01)
 
 
-def test_goes_on_where_it_was_interrupted(
-    again: ac.SearchResult, cnn: SmallCNN, tmp_path: Path
+@pytest.mark.parametrize("stage", ["take_over", "baseline", "retarget", "verify"])
+def test_goes_on_where_it_was_ended(
+    again: ac.SearchResult,
+    fixed_run: ac.SearchResult,
+    cnn: SmallCNN,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
 ) -> None:
-    folder = shutil.copytree(again.run_dir, tmp_path / "cut")
-    (folder / "pareto.csv").unlink()
-    (folder / "study.db").unlink()
+    """Ended at the end of a stage; from the first on, without the run that it started from."""
+    source = Path(shutil.copytree(fixed_run.run_dir, tmp_path / "source"))
+    module = import_module(f"autocompress.agent.stages.{stage}")
+    run = module.run
+
+    def ended(context: Any) -> None:
+        run(context)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run", ended)
+    folder = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        ac.SearchResult(source).retarget(OTHER, model=cnn, run_dir=folder, progress="none")
+    monkeypatch.setattr(module, "run", run)
+    shutil.rmtree(source)
     resumed = ac.resume(folder, cnn, progress="none")
+    assert not source.exists()
     assert [s.id for s in resumed.solutions] == [s.id for s in again.solutions]
+    assert resumed.view.status == "complete"
 
 
-def test_other_bounds_on_the_same_device_with_training(
+def test_a_source_that_is_gone_is_named(
+    fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(shutil.copytree(fixed_run.run_dir, tmp_path / "source"))
+    monkeypatch.setattr(take_over, "run", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ac.SearchResult(source).retarget(
+            OTHER, model=cnn, run_dir=tmp_path / "cut", progress="none"
+        )
+    monkeypatch.undo()
+    shutil.rmtree(source)
+    with pytest.raises(StorageError, match="is gone; put it back"):
+        ac.resume(tmp_path / "cut", cnn, progress="none")
+
+
+def _interrupted(context: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_other_bounds_with_training(
     fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Path
 ) -> None:
-    bound = int(fixed_run.pareto["size_bytes"].median())
-    found = fixed_run.retarget(
-        constraints={"size_bytes": bound}, budget="20s", models=3, run_dir=tmp_path / "run",
-        progress="none",
+    source = _without_finals(fixed_run, tmp_path / "source")
+    bound = int(fixed_run.pareto["size_bytes"].max())
+    found = source.retarget(
+        constraints={"size_bytes": bound}, budget="6s", models=2, model=cnn,
+        run_dir=tmp_path / "run", progress="none",
     )  # fmt: skip
     assert (found.pareto["size_bytes"] <= bound).all()
-    assert found.view.section("request")["device"] == fixed_run.view.section("request")["device"]
+    priced = found.baseline["latency_estimate_ms"].tolist()
+    assert priced == pytest.approx(fixed_run.baseline["latency_estimate_ms"].tolist())
+    before, after = (read_trials(r.run_dir / "study.db") for r in (source, found))
+    trained = after[len(before) :]
+    assert trained
+    assert {t.origin for t in trained} == {"chosen:retarget"}
+    resumed = ac.resume(found.run_dir, cnn, progress="none")  # complete: nothing is done again
+    assert len(read_trials(resumed.run_dir / "study.db")) == len(after)
+
+
+def _without_finals(run: ac.SearchResult, folder: Path) -> ac.SearchResult:
+    """A copy of a run that was ended before it finalised anything."""
+    shutil.copytree(run.run_dir, folder)
+    trials = [t for t in read_trials(folder / "study.db") if t.fidelity != Fidelity.FINAL]
+    for path in folder.glob("study.db*"):
+        path.unlink()
+    take_over.store(folder / "study.db", trials)
+    for trial in trials:
+        (folder / "checkpoints" / f"{trial.candidate.id}.safetensors").unlink(missing_ok=True)
+    return ac.SearchResult(folder)
+
+
+def test_candidates_that_were_not_finalised_are_taken_untrained(
+    fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Path
+) -> None:
+    source = _without_finals(fixed_run, tmp_path / "source")
+    found = source.retarget(
+        OTHER, objectives=["accuracy", "size_bytes"], model=cnn, run_dir=tmp_path / "run",
+        progress="none",
+    )  # fmt: skip
+    original = float(found.baseline["accuracy"].iloc[0])
+    made = [*found.run_dir.glob("models/*/model.onnx"), *found.run_dir.glob("rejected/*")]
+    assert len(made) > 2  # more than the baselines
+    assert (found.pareto["val_accuracy"] >= 0.65 * original).all()
+    assert len(read_trials(found.run_dir / "study.db")) == len(
+        read_trials(source.run_dir / "study.db")
+    )
+
+
+def test_a_named_space_with_its_elastic_weights(space_run: ac.SearchResult, tmp_path: Path) -> None:
+    first = space_run.retarget(OTHER, run_dir=tmp_path / "first", progress="none")
+    trained = space_run.run_dir / "checkpoints" / "elastic.safetensors"
+    assert trained.is_file()
+    assert (first.run_dir / "checkpoints" / "elastic.safetensors").is_file()
+    assert len(first.solutions) >= 1
+    # and again from there: the space is still the first run's
+    second = ac.SearchResult(first.run_dir).retarget(
+        "raspberry_pi_5", run_dir=tmp_path / "second", progress="none"
+    )
+    runs = [read_trials(r.run_dir / "study.db") for r in (space_run, first, second)]
+    for one, two, three in zip(*runs, strict=True):
+        assert one.candidate == two.candidate == three.candidate
+
+
+def test_packed_bytes_after_a_run_that_did_not_price_them(
+    fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Path
+) -> None:
+    bound = float(fixed_run.pareto["packed_bytes"].median())
+    found = ac.SearchResult(fixed_run.run_dir).retarget(
+        objectives=["accuracy", "packed_bytes"], constraints={"packed_bytes": bound}, model=cnn,
+        run_dir=tmp_path / "run", progress="none",
+    )  # fmt: skip
+    assert (found.pareto["packed_bytes"] <= bound).all()
+    assert found.trials["packed_bytes"].notna().all()
+
+
+def test_a_metric_that_is_better_when_smaller(ink_run: ac.SearchResult, tmp_path: Path) -> None:
+    found = ink_run.retarget(OTHER, run_dir=tmp_path / "run", progress="none")
+    assert len(found.solutions) >= 1
+
+
+def test_precisions_that_the_device_lacks_are_left_out_and_counted(
+    fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Path
+) -> None:
+    profile = ac.load_profile(OTHER)
+    floats = tuple(p for p in profile.capabilities.precisions if p.name == "fp32")
+    board = replace(profile, id="floats", capabilities=replace(
+        profile.capabilities, precisions=floats
+    ))  # fmt: skip
+    try:
+        found = ac.SearchResult(fixed_run.run_dir).retarget(
+            board, model=cnn, run_dir=tmp_path / "run", progress="none"
+        )
+    except InfeasibleError as error:
+        assert "computes in what floats offers (fp32)" in str(error)  # noqa: PT017
+        return
+    for solution in found.solutions:
+        assert set(solution.explain()["activation_bits"]) == {32}
 
 
 def test_what_cannot_be(fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Path) -> None:
     opened = ac.SearchResult(fixed_run.run_dir)
-    with pytest.raises(RequestError, match="give it again"):
-        opened.retarget(OTHER, run_dir=tmp_path / "a")
-    with pytest.raises(RequestError, match="other weights"):
-        opened.retarget(OTHER, model=SmallCNN(), run_dir=tmp_path / "b")
-    with pytest.raises(RequestError, match="give another run_dir"):
-        opened.retarget(OTHER, model=cnn, run_dir=fixed_run.run_dir)
-    with pytest.raises(RequestError, match="in seconds"):
-        opened.retarget(OTHER, model=cnn, budget=ac.Budget(trials=3), run_dir=tmp_path / "c")
-    with pytest.raises(InfeasibleError):
-        opened.retarget(
-            OTHER, model=cnn, constraints={"size_bytes": 10.0}, run_dir=tmp_path / "d",
+
+    def refused(match: str, error: type[Exception] = RequestError, **asked: Any) -> None:
+        with pytest.raises(error, match=match):
+            opened.retarget(**{"device": OTHER, "model": cnn, "progress": "none"} | asked)
+
+    refused(r"give it again: autocompress.SearchResult\(.*\).retarget\(model=", model=None)
+    refused("other weights", model=SmallCNN())
+    refused("give another run_dir", run_dir=fixed_run.run_dir)
+    refused("give seconds", budget=ac.Budget(trials=3))
+    refused("give at least 1", models=0)
+    refused("write 0.02 for 2 %", constraints={"accuracy_drop": 2})
+    refused("no energy model", device="amd_epyc_zen5_avx512", constraints={"energy_mj": 1})
+    refused("size_bytes <= 10", InfeasibleError, constraints={"size_bytes": 10.0},
+            run_dir=tmp_path / "d")  # fmt: skip
+    refused("holds a run", run_dir=tmp_path / "d", models=3, constraints={"size_bytes": 10.0})
+
+
+def test_candidates_exist_but_none_of_use(
+    fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Path
+) -> None:
+    with pytest.raises(InfeasibleError, match="accuracy >= 1"):
+        ac.SearchResult(fixed_run.run_dir).retarget(
+            OTHER, model=cnn, constraints={"accuracy": 1.0}, run_dir=tmp_path / "run",
             progress="none",
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict, replace
 
 import torch
 from torch import nn
@@ -58,6 +59,8 @@ def run(context: Context) -> None:
         for sentence in context.plan.sentences:
             context.decide("plan", "spread the budget", sentence, **context.plan.to_json())
     else:
+        if context.origin is not None:
+            _report_device(context)
         context.plan = stored
         context.evaluator.threads = context.plan.threads
         torch.set_num_threads(context.plan.threads)
@@ -96,22 +99,23 @@ def _space(context: Context) -> ElasticSpace:
 
 
 def capabilities_for(context: Context) -> Capabilities:
-    """What the device can exploit, given what was asked for."""
-    from dataclasses import replace
+    """What the space offers: what the device can exploit, given what was asked for.
 
-    profile = context.profile
-    if context.origin is not None:  # the candidates that are taken over are of that device's space
-        profile = load_profile(context.origin.device)
-    device = profile.capabilities
+    Settled once: a run that starts from another has the other's space, whose candidates it takes
+    over, whatever its own device can exploit.
+    """
+    stored = context.folder.read_json("capabilities.json", Capabilities.from_json)
+    if stored is not None:
+        return stored
+    device = context.profile.capabilities
     asked = {name.partition(":")[0] for name in context.request.techniques or ()}
     packed = context.wants_packed or bool(asked & {"sparsity", "clustering"})
-    return replace(
-        device,
-        stores_packed=packed,
-        precisions=with_storage_forms(device.precisions)
-        if context.wants_packed
-        else device.precisions,
-    )
+    offered = device.precisions
+    if context.wants_packed:
+        offered = with_storage_forms(offered)
+    found = replace(device, stores_packed=packed, precisions=offered)
+    context.folder.write_json("capabilities.json", asdict(found))
+    return found
 
 
 def _report(context: Context) -> None:

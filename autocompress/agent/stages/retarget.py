@@ -1,127 +1,121 @@
-"""Choose from another run's evaluations at this device's prices; no search, no training."""
+"""Choose from another run's evaluations at this device's prices; no search, and no training."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from autocompress.agent.bounds import in_words
 from autocompress.agent.context import Context
-from autocompress.agent.selection import USEFUL, first_finalists, nearest
+from autocompress.agent.observing import observe
+from autocompress.agent.request import TRAINING
+from autocompress.agent.selection import first_finalists, is_useful, nearest
+from autocompress.agent.stages.elasticise import ELASTIC
 from autocompress.agent.stages.price import prices
-from autocompress.agent.stages.search import baseline_metrics, original_score
+from autocompress.agent.stages.search import baseline_metrics, open_study, original_score
+from autocompress.agent.stages.take_over import TRIALS, store
+from autocompress.agent.weights import load_weights
 from autocompress.core.budget import Fidelity
-from autocompress.core.candidate import Candidate
-from autocompress.core.objective import METRICS
+from autocompress.core.capabilities import with_storage_forms
+from autocompress.core.objective import ACCURACY_DROP, METRICS
+from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
-from autocompress.errors import AutocompressError, InfeasibleError
+from autocompress.errors import AutocompressError, InfeasibleError, StorageError
 from autocompress.evaluation.accuracy import evaluate_model
 from autocompress.evaluation.evaluator import checkpoint_path, save_model
 from autocompress.search.judge import Judge
-from autocompress.search.pricing import describe
-from autocompress.search.store import TrialStore, read_trials
+from autocompress.search.store import read_trials
 
 STAGE = "retarget"
-#: Seconds for preparing candidates that the other run did not finalise, where nothing is trained.
-_PREPARING = 25.0
-#: Of an evaluated metric the prices say nothing.
-_EVALUATED = tuple(name for name, metric in METRICS.items() if not metric.priced)
+#: Seconds that one model may take when it is trained, over its share of the time.
+_PATIENCE = 3600.0
+#: What was evaluated stays as it was; everything else is priced anew.
+_EVALUATED = {name for name, metric in METRICS.items() if not metric.priced} | {ACCURACY_DROP}
 
 
 def run(context: Context) -> None:
     """Leaves ``context.finalists``, their weights in the checkpoints, and the trials repriced."""
-    trials = _trials(context)
-    usable = [t for t in trials if t.state == "complete" and not _unsupported(context, t)]
-    judges = {f: _judge(context, f) for f in (context.plan.fidelity, Fidelity.FINAL)}
-    feasible = [t for t in usable if t.fidelity in judges and judges[t.fidelity].feasible(t)]
-    if not feasible:
-        raise _infeasible(context, usable)
-    finalised = [
-        t
-        for t in feasible
-        if t.fidelity == Fidelity.FINAL
-        and checkpoint_path(context.folder.checkpoints, t.candidate).is_file()
-    ]
-    others = [t for t in feasible if t.fidelity != Fidelity.FINAL]
-    objectives, count = context.request.objectives, context.plan.models
+    if load_weights(context.elastic, context.folder.checkpoints / ELASTIC):
+        observe(context)
+    context.pricer = prices(context)
+    taken_over = len(read_trials(context.folder.path / TRIALS))
+    trials = _trials(context)[:taken_over]  # a run that goes on must choose as it did before
+    complete = [t for t in trials if t.state == "complete"]
+    usable = [t for t in complete if not _left_out(context, t)]
+    final = [t for t in usable if t.fidelity == Fidelity.FINAL]
+    feasible = [t for t in final if _judge(context, Fidelity.FINAL).feasible(t)]
+    finalised = [t for t in feasible if _is_saved(context, t)]
     chosen = first_finalists(
-        finalised, objectives, count,
+        finalised, context.request.objectives, context.plan.models,
         original=original_score(context, Fidelity.FINAL),
         known=baseline_metrics(context, Fidelity.FINAL),
     )  # fmt: skip
-    taken = {t.candidate.id for t in chosen}
-    more = first_finalists(
-        [t for t in others if t.candidate.id not in taken], objectives, 2 * count,
-        original=original_score(context, context.plan.fidelity),
-        known=[*baseline_metrics(context, context.plan.fidelity), *(t.metrics for t in chosen)],
-    )  # fmt: skip
-    trained = context.request.budget.seconds is not None
-    finish = _train if trained else _prepare
-    added = finish(context, more, max(0, count - len(chosen)))
+    seconds = context.request.options.get(TRAINING)
+    looked_at = {t.candidate.id for t in final}
+    others = [t for t in usable if t.candidate.id not in looked_at]
+    judge = _judge(context, context.plan.fidelity)
+    others = [t for t in others if t.fidelity == context.plan.fidelity and judge.feasible(t)]
+    places = context.plan.models - len(chosen)
+    wanted = _more(context, others, chosen, places)
+    if seconds is None:
+        added = _untrained(context, wanted)
+    else:
+        added = _trained(context, wanted, float(seconds))
     context.finalists = {t.candidate.id: t.candidate for t in (*chosen, *added)}
-    if not context.finalists:
-        raise _infeasible(context, usable)
-    context.decide(
-        STAGE,
-        "choose again",
-        f"{len(feasible)} of {len(trials)} evaluations of the other run meet the bounds at this "
-        f"device's prices; {len(chosen)} of its finalised models were chosen, and {len(added)} "
-        + ("candidates trained in full." if trained else "candidates with the shared weights, "
-           "untrained."),
-        finalised=[t.number for t in chosen], added=[t.number for t in added],
-        trained=trained,
-    )  # fmt: skip
+    _say(context, complete, usable, chosen, added, trained=seconds is not None)
+    if not context.finalists and not context.stopping:
+        raise _infeasible(context, complete, usable, wanted)
 
 
 def _trials(context: Context) -> list[TrialRecord]:
-    """The other run's trials with this device's prices, stored as this run's."""
-    own = context.folder.path / "study.db"
-    if own.is_file() or context.origin is None:
-        return read_trials(own)
-    context.pricer = prices(context)
-    there = read_trials(context.origin.path / "study.db")
-    complete = [t for t in there if t.state == "complete"]
-    genomes = [np.array(t.genome, dtype=np.int64) for t in complete]
-    priced = dict(zip((t.number for t in complete), context.pricer(genomes), strict=True))
-    found = [
-        replace(
-            t,
-            metrics={
-                **{k: v for k, v in t.metrics.items() if k in _EVALUATED or k == "accuracy_drop"},
-                **priced.get(t.number, {}),
-            },
-        )
-        for t in there
-    ]
-    _store(own, found)
+    """The other run's trials with this device's prices, and what this run has trained since.
+
+    Raises:
+        StorageError: a genome stands for another candidate than it did.
+    """
+    path = context.folder.path / "study.db"
+    if path.is_file():
+        return read_trials(path)
+    there = read_trials(context.folder.path / TRIALS)
+    genomes = [np.array(t.genome, dtype=np.int64) for t in there]
+    for trial, genome in zip(there, genomes, strict=True):
+        if context.space.decode(genome).id != trial.candidate.id:
+            raise StorageError(
+                f"trial {trial.number} of the other run stands for another candidate now: it is of "
+                "another version or another space; search anew"
+            )
+    found = [_priced(context, trial, genome) for trial, genome in zip(there, genomes, strict=True)]
+    store(path, found)
     return found
 
 
-def _store(path: Path, trials: Iterable[TrialRecord]) -> None:
-    """A store that is complete or absent."""
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.unlink(missing_ok=True)
-    with TrialStore(temporary) as store:
-        for trial in trials:
-            store.append(trial)
-    temporary.rename(path)
+def _priced(context: Context, trial: TrialRecord, genome: Genome) -> TrialRecord:
+    if trial.state != "complete":
+        return trial
+    kept = {name: value for name, value in trial.metrics.items() if name in _EVALUATED}
+    return replace(trial, metrics={**kept, **context.pricer([genome])[0]})
 
 
-def _unsupported(context: Context, trial: TrialRecord) -> bool:
-    """Whether it computes in a precision that this device's profile does not list."""
-    offered = {(p.weight_bits, p.activation_bits) for p in context.profile.capabilities.precisions}
-    computed = {
-        (op.weight_bits if not op.codebook else min(op.weight_bits, op.activation_bits),
-         op.activation_bits)
+def _left_out(context: Context, trial: TrialRecord) -> bool:
+    """Whether it computes in a precision that this device's profile does not list.
+
+    How a table of rows is stored does not matter: it is made of floats when it is looked up.
+    """
+    precisions = with_storage_forms(context.profile.capabilities.precisions)
+    offered = {(p.weight_bits, p.activation_bits) for p in precisions}
+    activations = {a for _, a in offered}
+    return any(
+        op.activation_bits not in activations
+        if op.codebook
+        else (op.weight_bits, op.activation_bits) not in offered
         for op in context.space.graph.operations(trial.candidate)
-        if op.weight_shape
-    }  # fmt: skip
-    return not computed <= offered
+        if op.weight_shape and op.layer is not None and op.kind != "embedding"
+    )
 
 
 def _judge(context: Context, fidelity: Fidelity) -> Judge:
@@ -131,83 +125,133 @@ def _judge(context: Context, fidelity: Fidelity) -> Judge:
     )  # fmt: skip
 
 
-def _prepare(context: Context, trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """At most ``count`` that are of use as the shared weights make them, their weights saved."""
-    limit = time.monotonic() + _PREPARING
-    floor = USEFUL * original_score(context, context.plan.fidelity)
-    task = context.request.task
-    found: list[TrialRecord] = []
-    for trial in trials:
-        if len(found) >= count or time.monotonic() > limit or context.stopping:
+def _is_saved(context: Context, trial: TrialRecord) -> bool:
+    return checkpoint_path(context.folder.checkpoints, trial.candidate).is_file()
+
+
+def _more(
+    context: Context, others: Sequence[TrialRecord], chosen: Sequence[TrialRecord], places: int
+) -> list[TrialRecord]:
+    """Candidates that no run has finalised, for the places that are left."""
+    fidelity = context.plan.fidelity
+    known = [*baseline_metrics(context, fidelity), *(t.metrics for t in chosen)]
+    return first_finalists(
+        others, context.request.objectives, places,
+        original=original_score(context, fidelity), known=known,
+    )  # fmt: skip
+
+
+def _untrained(context: Context, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those that are of use and meet the bounds as the shared weights make them, saved.
+
+    What a short training had given them in the other run is not there: they are judged anew.
+    """
+    task, fidelity = context.request.task, context.plan.fidelity
+    original, judge = original_score(context, fidelity), _judge(context, fidelity)
+    split, found = context.evaluator.trial_split(), []
+    report = context.progress(STAGE, "candidates")
+    for i, trial in enumerate(trials):
+        if context.stopping:
             break
         try:
             prepared = context.evaluator.prepare(
                 trial.candidate, steps=0, seed=trial.seed, repaired=True
             )
-        except AutocompressError as error:
-            _say_failed(context, trial.candidate, error)
+        except (AutocompressError, ArithmeticError, RuntimeError) as error:
+            context.decide(
+                STAGE, "leave out", f"{trial.candidate.id} could not be prepared: {error}",
+                id=trial.candidate.id,
+            )  # fmt: skip
             continue
-        split = context.evaluator.trial_split()
-        if task.score(evaluate_model(prepared.model, split, task)) >= floor:
-            path = checkpoint_path(context.folder.checkpoints, trial.candidate)
-            save_model(prepared.model, path)
+        score = task.score(evaluate_model(prepared.model, split, task))
+        now = {**trial.metrics, "accuracy": score, ACCURACY_DROP: original - score}
+        if is_useful(score, original) and judge.feasible(replace(trial, metrics=now)):
+            save_model(prepared.model, checkpoint_path(context.folder.checkpoints, trial.candidate))
             found.append(trial)
+        report(i + 1, len(trials))
     return found
 
 
-def _train(context: Context, trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """At most ``count``, trained in full within the budget."""
-    found: list[TrialRecord] = []
-    wanted = trials[:count]
-    for i, trial in enumerate(wanted):
-        left = context.remaining() / (len(wanted) - i)
-        if left <= 0 or context.stopping:
-            break
-        context.evaluator.effort = replace(context.evaluator.effort, final_seconds=left)
-        try:
-            context.evaluator.evaluate(trial.candidate, fidelity=Fidelity.FINAL, seed=trial.seed)
-        except AutocompressError as error:
-            _say_failed(context, trial.candidate, error)
-            continue
-        found.append(trial)
-        context.progress(STAGE, "models")(len(found), len(wanted))
-    return found
+def _trained(context: Context, trials: Sequence[TrialRecord], seconds: float) -> list[TrialRecord]:
+    """The same trained in full, each for its share of the time; they are trials of this run."""
+    if not trials:
+        return []
+    share = seconds * context.request.workers / len(trials)
+    step, effort = context.plan.step_seconds, context.evaluator.effort
+    steps = max(1, int(share / step)) if step > 0 else max(1, effort.final_steps)
+    context.evaluator.effort = replace(effort, final_steps=steps, final_seconds=share)
+    genomes: list[npt.NDArray[np.int64]] = [np.array(t.genome, dtype=np.int64) for t in trials]
+    with open_study(context, share + _PATIENCE, Fidelity.FINAL) as study:
+        records = study.evaluate(
+            genomes, fidelity=Fidelity.FINAL, origin="retarget",
+            should_stop=lambda: context.stopping,
+        )  # fmt: skip
+    return [r for r in records if r.state == "complete" and _is_saved(context, r)]
 
 
-def _say_failed(context: Context, candidate: Candidate, error: AutocompressError) -> None:
+def _say(
+    context: Context,
+    complete: Sequence[TrialRecord],
+    usable: Sequence[TrialRecord],
+    chosen: Sequence[TrialRecord],
+    added: Sequence[TrialRecord],
+    *,
+    trained: bool,
+) -> None:
+    out = len(complete) - len(usable)
+    left = f"; {out} compute in precisions that its profile does not list" if out else ""
+    how = "trained in full" if trained else "with the shared weights as they are"
     context.decide(
-        STAGE, "leave out", f"{candidate.id} could not be prepared: {error}", id=candidate.id
-    )
+        STAGE,
+        "choose again",
+        f"{len(complete)} evaluations of the other run were priced for {context.profile.id}{left}. "
+        f"{len(chosen)} of its finalised models were chosen, and {len(added)} more candidates, "
+        f"{how}.",
+        finalised=[t.number for t in chosen], added=[t.number for t in added],
+        left_out=out, trained=trained and bool(added),
+    )  # fmt: skip
 
 
-def _infeasible(context: Context, usable: Sequence[TrialRecord]) -> InfeasibleError:
-    """What to say when no evaluation of the other run will do here."""
+def _infeasible(
+    context: Context,
+    complete: Sequence[TrialRecord],
+    usable: Sequence[TrialRecord],
+    wanted: Sequence[TrialRecord],
+) -> InfeasibleError:
+    """What to say when no evaluation of the other run will do here: one message per cause."""
+    name = context.profile.id
+    if not complete:
+        return InfeasibleError("no trial of the other run came to an end; search anew")
     if not usable:
-        precisions = ", ".join(p.name for p in context.profile.capabilities.precisions)
+        listed = ", ".join(p.name for p in context.profile.capabilities.precisions)
         return InfeasibleError(
-            f"no candidate of the other run computes in what {context.profile.id} offers "
-            f"({precisions}); search anew for this device"
+            f"none of the other run's {len(complete)} candidates computes in what {name} offers "
+            f"({listed}); search anew for this device"
         )
-    bounds = context.request.bounds
+    if wanted:
+        return InfeasibleError(
+            f"{len(wanted)} candidates meet what {name} can be priced for, but none of them is of "
+            "use within the bounds without training of its own; give time to train "
+            "(budget='5m'), or search anew"
+        )
+    bounds, asked = context.request.bounds, context.request.constraints
     broken = Counter(
-        describe(bound)
+        in_words(context.request, constraint)
         for trial in usable
-        for bound in bounds
+        for constraint, bound in zip(asked, bounds, strict=True)
         if bound.violation(trial.metrics.get(bound.metric, math.nan)) > 0
     )
-    if not broken:
-        return InfeasibleError(
-            f"without training, none of the other run's candidates keeps {USEFUL:.0%} of the "
-            "original's accuracy; give a budget to train with"
-        )
     said = "; ".join(f"{bound}: broken by {n}" for bound, n in broken.most_common())
-    near = nearest(usable, bounds, 3)
     shown = "; ".join(
-        ", ".join(f"{b.metric} {t.metrics.get(b.metric, math.nan):.4g}" for b in bounds)
-        for t in near
+        ", ".join(f"{b.metric} {_shown(context, t, b.metric):.4g}" for b in bounds)
+        for t in nearest(usable, bounds, 3)
     )
     return InfeasibleError(
-        f"none of the other run's {len(usable)} candidates that {context.profile.id} can run meets "
-        f"all bounds ({said}). Nearest: {shown}. What would help: relax them, or search anew for "
-        "this device"
+        f"none of the other run's {len(usable)} candidates that {name} can run meets all bounds "
+        f"({said}). Nearest: {shown}. What would help: relax them, or search anew for this device"
     )
+
+
+def _shown(context: Context, trial: TrialRecord, metric: str) -> float:
+    value = float(trial.metrics.get(metric, math.nan))
+    return -value if metric == "accuracy" and not context.request.task.higher_is_better else value

@@ -78,7 +78,8 @@ class LowRank(Technique):
     def refusals(self, graph: ModelGraph, capabilities: Capabilities) -> list[Refusal]:
         """Layers without a gene, and for the others each form that the gene does not hold."""
         genes = {c.name.partition(":")[2]: c.options for c in self.choices(graph, capabilities)}
-        asked = self.forms or (*WITH_KERNEL, *WITHOUT)
+        tables = any(layer.kind == "embedding" for layer in graph.layers.values())
+        asked = self.forms or (*WITH_KERNEL, *WITHOUT, *(TABLE if tables else ()))
         found = [
             Refusal(EVERY_LAYER, self.name, _BY_NAME.format(form), form)
             for form in FORMS
