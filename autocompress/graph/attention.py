@@ -27,6 +27,7 @@ from autocompress.graph.attention_form import (
     heads_of,
     joined_behind,
     turned_behind,
+    why,
 )
 from autocompress.graph.capture_check import random_like
 from autocompress.graph.model_graph import Skipped
@@ -173,9 +174,10 @@ def _attempt(
     """The graph with these attentions rewritten, or why it cannot be."""
     try:
         made, cores = _rewritten(module, plans, trial.facts)
-    except NotFollowedError as reason:
-        return str(reason)
-    return (made, cores) if trial.agrees(made) else "rewriting it changes the model's outputs"
+        agrees = trial.agrees(made)
+    except Exception as error:  # operators of any model may refuse what is written for them
+        return why(error)
+    return (made, cores) if agrees else "rewriting it changes the model's outputs"
 
 
 def _plans(module: fx.GraphModule, facts: Facts) -> tuple[list[_Plan], list[Skipped]]:
@@ -187,8 +189,8 @@ def _plans(module: fx.GraphModule, facts: Facts) -> tuple[list[_Plan], list[Skip
             continue
         try:
             plans.append(_plan(module, found, facts))
-        except NotFollowedError as reason:
-            skipped.append(_skipped(found.end, str(reason)))
+        except Exception as error:
+            skipped.append(_skipped(found.end, why(error)))
     return plans, skipped
 
 

@@ -103,8 +103,16 @@ def find_attentions(
                 found = _written_out(module, node, facts)
                 if found is not None:
                     yield found
-        except NotFollowedError as reason:
-            yield node, str(reason)
+        except Exception as error:
+            yield node, why(error)
+
+
+def why(error: Exception) -> str:
+    """Why an attention stays as it is, from whatever was raised while it was followed."""
+    if isinstance(error, NotFollowedError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0]
+    return f"it could not be followed ({type(error).__name__}: {first})"
 
 
 def _one_call(node: fx.Node, facts: Facts) -> Attention:

@@ -118,7 +118,10 @@ def places(nodes: Sequence[fx.Node], shape: Sequence[int], numbers: Mapping[str,
             return numbers.get(read.name, held)
 
         arguments, keywords = fx.map_arg(node.args, known), fx.map_arg(node.kwargs, known)
-        value = node.target(*arguments, **keywords)  # type: ignore[operator]
+        # numbers may lie in memory otherwise than the elements, where no view of them exists
+        view = base_name(node) in {"view", "_unsafe_view"} and len(arguments) == 2
+        target = torch.ops.aten.reshape.default if view else node.target
+        value = target(*arguments, **keywords)  # type: ignore[operator]
         found.append(value)
     return found
 

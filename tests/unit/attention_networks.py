@@ -105,7 +105,10 @@ class OneCall(nn.Module):
             q, k, v, attn_mask=mask, is_causal=self.how == "causal",
             scale=0.3 if self.how == "scale" else None,
         )  # fmt: skip
-        out: torch.Tensor = self.project(y.transpose(1, 2).flatten(2))
+        y = y.transpose(1, 2)
+        # with view, as nanoGPT joins heads
+        y = y.contiguous().view(n, -1, WIDTH) if self.how == "viewed" else y.flatten(2)
+        out: torch.Tensor = self.project(y)
         return out
 
 
@@ -202,6 +205,7 @@ FOLLOWED: Mapping[str, Callable[[], nn.Module]] = {
     "separate, mask added": lambda: Residual(Separate("added")),
     "separate, mask filled": lambda: Residual(Separate("filled")),
     "one call": lambda: Residual(OneCall()),
+    "one call, viewed": lambda: Residual(OneCall("viewed")),
     "one call, scale": lambda: Residual(OneCall("scale")),
     "one call, boolean mask": lambda: Residual(OneCall("boolean")),
     "one call, causal": lambda: Residual(OneCall("causal")),
