@@ -25,10 +25,12 @@ from autocompress.graph.attention_form import (
     causal_mask,
     find_attentions,
     heads_of,
+    may_hide_all,
     joined_behind,
     turned_behind,
     why,
 )
+from autocompress.graph.capture import free_axes
 from autocompress.graph.capture_check import random_like
 from autocompress.graph.model_graph import Skipped
 from autocompress.graph.modules import put_module
@@ -109,7 +111,10 @@ def free_heads(
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What the graph gives for inputs of two batch sizes, both other than the captured one.
+    """What the graph gives for inputs of batch sizes other than the captured one.
+
+    Where the length of rows is free, one run has shorter rows; where inputs are integers, in one
+    run each row repeats a single value, so that rows of padding alone are among them.
 
     Attributes:
         inputs: of each run.
@@ -124,11 +129,20 @@ class _Trial:
     @classmethod
     def of(cls, module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> _Trial:
         """Run the graph."""
-        drawn = tuple(_drawn(module, inputs, size) for size in (3, 5))
+        drawn: list[Sequence[torch.Tensor]] = [_drawn(module, inputs, size) for size in (3, 5)]
         facts, first = _facts(module, drawn[0])
         with torch.no_grad():
-            second: torch.Tensor = module(*drawn[1])
-        return cls(drawn, (first, second), facts)
+            expected: list[torch.Tensor] = [first, module(*drawn[1])]
+            for other in (_shorter(module, drawn[0]), _single_values(inputs)):
+                if other is None:
+                    continue
+                try:
+                    found = module(*other)
+                except Exception:  # noqa: S112 - such inputs are not for this model
+                    continue
+                drawn.append(other)
+                expected.append(found)
+        return cls(tuple(drawn), tuple(expected), facts)
 
     def agrees(self, module: fx.GraphModule) -> bool:
         """Whether ``module`` gives the same."""
@@ -150,22 +164,67 @@ def _drawn(
     return drawn
 
 
+def _free_rows(module: fx.GraphModule) -> list[bool]:
+    """For each input whether the length of its rows is free."""
+    return [1 in free_axes(node) for node in module.graph.nodes if node.op == "placeholder"]
+
+
+def _shorter(
+    module: fx.GraphModule, inputs: Sequence[torch.Tensor]
+) -> Sequence[torch.Tensor] | None:
+    """The inputs with less of each row, where the length of rows is free."""
+    free = _free_rows(module)
+    if not any(free):
+        return None
+    return [
+        x[:, : max(1, x.shape[1] * 2 // 3)] if rows else x
+        for x, rows in zip(inputs, free, strict=True)
+    ]
+
+
+def _single_values(inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor] | None:
+    """Rows that repeat one value each, of the least and largest integers in the inputs."""
+    values = [x.unique() for x in inputs if not x.is_floating_point()]
+    if not values:
+        return None
+    size = min(8, max(len(v) for v in values))
+
+    def repeated(x: torch.Tensor) -> torch.Tensor:
+        if x.is_floating_point():
+            return x[:1].expand(size, *x.shape[1:]).clone()
+        found = x.unique()
+        ends = torch.cat([found[: size - size // 2], found[len(found) - size // 2 :]])
+        rows = ends[torch.arange(size) % len(ends)]
+        return rows.reshape(size, *[1] * (x.dim() - 1)).expand(size, *x.shape[1:]).clone()
+
+    return [repeated(x) for x in inputs]
+
+
 def _facts(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> tuple[Facts, torch.Tensor]:
     shapes: dict[str, tuple[int, ...]] = {}
     numbers: dict[str, int] = {}
     booleans: set[str] = set()
+    infinite: set[str] = set()
+    hidden: set[str] = set()
 
     def see(node: fx.Node, read: list[Any], value: Any) -> None:
         if isinstance(value, torch.Tensor):
             shapes[node.name] = tuple(value.shape)
             if value.dtype == torch.bool:
                 booleans.add(node.name)
+                nothing = ~value
+            elif value.is_floating_point() and bool((nothing := torch.isneginf(value)).any()):
+                infinite.add(node.name)
+            else:
+                return
+            if value.dim() and bool(nothing.all(-1).any()):
+                hidden.add(node.name)
         elif isinstance(value, int):
             numbers[node.name] = value
 
     with torch.no_grad():
         output: torch.Tensor = Watcher(module, see).run(*inputs)
-    return Facts(shapes, numbers, frozenset(booleans)), output
+    return Facts(shapes, numbers, frozenset(booleans), frozenset(infinite), frozenset(hidden)), output
 
 
 def _attempt(
@@ -253,6 +312,7 @@ class _Writer:
         self.made = made
         self.facts = facts
         self.meta: dict[str, Any] = {}
+        self.free_length = any(_free_rows(module))
 
     def write(self, plan: _Plan) -> HeadCore:
         """Replace one attention."""
@@ -308,6 +368,8 @@ class _Writer:
         node.meta = {**self.meta, "rank": rank}
         if rank == 3:
             return node
+        if self.free_length:
+            raise NotFollowedError("rows of any length lie one after the other in a linear layer")
         if rank > 3:
             node = self._call(_aten.flatten.using_ints, node, 0, rank - 2, rank=2)
         if heads.batch_first:
@@ -340,8 +402,11 @@ class _Writer:
         if not math.isclose(factor, 1.0):
             query = self._call(_aten.mul.Tensor, query, factor, rank=4)
         scores = self._call(_aten.matmul.default, query, key, rank=4)
-        scores = self._masked(plan, self._as_before(plan.attention, scores))
+        scores = self._causal(plan, rows, self._as_before(plan.attention, scores))
+        scores, hidden = self._masked(plan, scores)
         weights = self._call(_aten.softmax.int, scores, -1, rank=4)
+        if hidden is not None:  # where nothing is left to look at, the one call gives zeros
+            weights = self._call(_aten.masked_fill.Scalar, weights, hidden, 0.0, rank=4)
         for dropout in plan.attention.dropouts:
             weights = self.graph.create_node("call_module", str(dropout.target), (weights,))
             weights.meta = {**dropout.meta, "rank": 4}
@@ -370,24 +435,39 @@ class _Writer:
             return self._call(_aten.unsqueeze.default, mask, 1, rank=4)
         return mask
 
-    def _masked(self, plan: _Plan, scores: fx.Node) -> fx.Node:
-        """Scores with what a single call was told to leave out."""
-        attention = plan.attention
-        if attention.causal:
-            held = causal_mask(plan.operands[0].length, plan.operands[1].length)
-            name = f"constants_{attention.end.name}_causal"
-            self.module.register_buffer(name, held)
-            scores = self._call(_aten.add.Tensor, scores, self.graph.get_attr(name), rank=4)
-        if attention.mask is None:
+    def _causal(self, plan: _Plan, rows: Sequence[fx.Node], scores: fx.Node) -> fx.Node:
+        """Scores without later positions, where a single call was told to hide them."""
+        if not plan.attention.causal:
             return scores
+        shape = (plan.operands[0].length, plan.operands[1].length)
+        name = "constants_causal_{}_{}".format(*shape)
+        if not hasattr(self.module, name):
+            self.module.register_buffer(name, causal_mask(*shape))
+        mask = self.graph.get_attr(name)
+        if self.free_length:
+            for axis, one in enumerate(rows[:2]):
+                size = self._call(_aten.sym_size.int, one, 1, rank=0)
+                mask = self._call(_aten.slice.Tensor, mask, axis, 0, size, rank=2)
+        return self._call(_aten.add.Tensor, scores, mask, rank=4)
+
+    def _masked(self, plan: _Plan, scores: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+        """Scores with what a single call was told to leave out, and where it may be everything."""
+        attention = plan.attention
+        if attention.mask is None:
+            return scores, None
         mask = self.made[attention.mask]
         shape = self.facts.shapes[attention.mask.name]
+        empties = may_hide_all(attention.mask, self.facts)
         if len(shape) == 4:
             mask = self._for_all_heads(attention.mask, mask)
         if attention.mask.name not in self.facts.booleans:
-            return self._call(_aten.add.Tensor, scores, mask, rank=4)
+            total = self._call(_aten.add.Tensor, scores, mask, rank=4)
+            if not empties:
+                return total, None
+            return total, self._call(_aten.eq.Scalar, mask, -math.inf, rank=len(shape))
         hidden = self._call(_aten.logical_not.default, mask, rank=len(shape))
-        return self._call(_aten.masked_fill.Scalar, scores, hidden, -math.inf, rank=4)
+        scores = self._call(_aten.masked_fill.Scalar, scores, hidden, -math.inf, rank=4)
+        return scores, hidden if empties else None
 
     # -- what reads it ----------------------------------------------------------------------------
 

@@ -33,11 +33,15 @@ class Facts:
         shapes: of every tensor, by node.
         numbers: every size that the graph computes, by node.
         booleans: the nodes whose tensors are boolean.
+        infinite: the nodes whose tensors held minus infinity.
+        hidden: the nodes whose tensors, read as masks, had rows that leave nothing to look at.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     numbers: Mapping[str, int]
     booleans: frozenset[str] = frozenset()
+    infinite: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,30 @@ def _repeats_heads(mask: fx.Node, facts: Facts) -> bool:
         return False
     found = places(nodes, facts.shapes[node.name], facts.numbers)[-1]
     return bool((found == found[:, :1]).all())
+
+
+def may_hide_all(mask: fx.Node, facts: Facts) -> bool:
+    """Whether a row of a mask may leave nothing to look at.
+
+    What depends on the model's inputs may, if it is boolean or can hold minus infinity: where that
+    was seen, or where minus infinity is among what the mask is computed from (example inputs
+    without padding show none). A constant may only where it does.
+    """
+    seen: set[fx.Node] = set()
+    left = [mask]
+    constant, infinite = True, mask.name in facts.booleans
+    while left:
+        node = left.pop()
+        if node in seen or base_name(node) == "sym_size":
+            continue
+        seen.add(node)
+        if node.op in {"placeholder", "call_module"}:
+            constant = False
+            continue
+        left.extend(node.all_input_nodes)
+        infinite |= node.name in facts.infinite
+        infinite |= -math.inf in (*node.args, *node.kwargs.values())
+    return mask.name in facts.hidden if constant else infinite
 
 
 def heads_of(
