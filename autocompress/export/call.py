@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from autocompress.export.extents import Extent
 from autocompress.export.writer import OnnxWriter
+from autocompress.graph.extents import Extent
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import nn
 
 from autocompress.compression.stored.base import StoredWeight
 from autocompress.compression.stored_layers import StoredLayer
-from autocompress.export.extents import Extent
 from autocompress.export.writer import OnnxWriter
+from autocompress.graph.extents import Extent
 from autocompress.graph.layers import conv_pads
 
 Array = npt.NDArray[Any]

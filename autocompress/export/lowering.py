@@ -14,11 +14,11 @@ from autocompress.compression.activation_quantizer import ActivationQuantizer
 from autocompress.compression.stored_layers import StoredLayer
 from autocompress.errors import RequestError
 from autocompress.export.call import Call
-from autocompress.export.extents import Extent
 from autocompress.export.layers import LayerCall, LayerWriter
 from autocompress.export.operators import emit_norm, emitter, is_global_mean
 from autocompress.export.shape_operators import DIVIDING, piece, piece_sizes
 from autocompress.export.writer import OnnxWriter
+from autocompress.graph.extents import Extent
 from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op
 from autocompress.graph.precision import fused_tails, quantized_tensors, scale_roots
 

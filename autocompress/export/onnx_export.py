@@ -12,11 +12,11 @@ from torch import fx
 
 from autocompress.core.files import sha256_of, write_atomically
 from autocompress.errors import VerificationError
-from autocompress.export.extents import Extent, extents
 from autocompress.export.general import lower_through_torch
 from autocompress.export.layers import ExportedLayer
 from autocompress.export.lowering import Lowering
 from autocompress.export.value_info import value_info
+from autocompress.graph.extents import Extent, extents
 from autocompress.graph.ops import Op
 from autocompress.runtimes.common import example_key
 

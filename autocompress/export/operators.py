@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from autocompress.export.call import Call, Emitter
-from autocompress.export.extents import Extent
 from autocompress.export.shape_operators import SHAPE_OPERATORS
 from autocompress.export.value_info import value_info
 from autocompress.export.writer import OnnxWriter
+from autocompress.graph.extents import Extent
 from autocompress.graph.layers import pair
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autocompress.export.extents import Extent
+from autocompress.graph.extents import Extent
 
 #: Name of the free dimension of inputs and outputs.
 BATCH = "batch"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autocompress.errors import RequestError
-from autocompress.export.extents import Extent
+from autocompress.graph.extents import Extent
 
 Array = npt.NDArray[Any]
 

@@ -25,8 +25,8 @@ from autocompress.graph.attention_form import (
     causal_mask,
     find_attentions,
     heads_of,
-    may_hide_all,
     joined_behind,
+    may_hide_all,
     turned_behind,
     why,
 )
@@ -224,7 +224,8 @@ def _facts(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> tuple[Fact
 
     with torch.no_grad():
         output: torch.Tensor = Watcher(module, see).run(*inputs)
-    return Facts(shapes, numbers, frozenset(booleans), frozenset(infinite), frozenset(hidden)), output
+    masks = (frozenset(booleans), frozenset(infinite), frozenset(hidden))
+    return Facts(shapes, numbers, *masks), output
 
 
 def _attempt(

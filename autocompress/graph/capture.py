@@ -34,17 +34,22 @@ _TORCH_ROOT = str(Path(torch.__file__).parent)
 _OWN_ROOT = str(Path(__file__).parent)
 #: What is kept of what the tracer knows of a node.
 _KEPT_META = ("module_path", "rank", "free")
+#: Where a captured graph says why its rows have one length.
+_FIXED = "fixed_length"
 
 
-def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
+def trace(
+    model: nn.Module, example_inputs: Sequence[torch.Tensor], *, free_lengths: bool = True
+) -> fx.GraphModule:
     """The model as a normalised graph in evaluation mode, with a free batch dimension.
 
     Rows of integers (token ids) are captured with a free length, too, where the model allows it;
-    :func:`free_axes` tells.
+    :func:`free_axes` tells, and :func:`fixed_length` why not.
 
     Args:
         model: any module whose forward takes tensors and returns one tensor.
         example_inputs: one tensor per input, batch first, any batch size.
+        free_lengths: whether a free length is tried.
 
     Raises:
         CaptureError: the model cannot be run or traced; names the user's line.
@@ -56,18 +61,39 @@ def trace(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphM
                 "model.float() first"
             )
     own = copy.deepcopy(model).cpu().eval()
-    if any(_is_row(x) for x in example_inputs):
+    reason = ""
+    if free_lengths and any(_is_row(x) for x in example_inputs):
         try:
-            return _captured(own, example_inputs, lengths=True)
-        except CaptureError:  # it may need just this length
-            pass
-    return _captured(own, example_inputs, lengths=False)
+            captured = _captured(own, example_inputs, lengths=True)
+        except CaptureError as error:  # it may need just this length
+            reason = str(error)
+        else:
+            if not any(1 in axes for axes in _free(captured)):
+                captured.meta[_FIXED] = "the model works with rows of this length alone"
+            return captured
+    captured = _captured(own, example_inputs, lengths=False)
+    if reason:
+        captured.meta[_FIXED] = reason
+    return captured
+
+
+def fixed_length(module: fx.GraphModule) -> str:
+    """Why a graph that :func:`trace` gave takes rows of one length alone.
+
+    Empty where their length is free, where there are no rows of integers, and where none was tried.
+    """
+    reason: str = module.meta.get(_FIXED, "")
+    return reason
 
 
 def free_axes(node: fx.Node) -> tuple[int, ...]:
     """The axes of a captured graph's input whose size may change: the batch, at times a length."""
     axes: tuple[int, ...] = node.meta.get("free", (0,))
     return axes
+
+
+def _free(module: fx.GraphModule) -> list[tuple[int, ...]]:
+    return [free_axes(node) for node in module.graph.nodes if node.op == "placeholder"]
 
 
 def _captured(
@@ -78,13 +104,16 @@ def _captured(
     exported = _export(model, inputs, lengths=lengths)
     captured = _Normaliser(model, exported).run()
     check_capture(model, captured, exported, tuple(_batch(x, 3) for x in example_inputs))
-    free = [free_axes(n) for n in captured.graph.nodes if n.op == "placeholder"]
+    free = _free(captured)
     if any(1 in axes for axes in free):
         shorter = (
             x[:, : max(2, x.shape[1] // 2)] if 1 in axes else x
             for x, axes in zip(example_inputs, free, strict=True)
         )
-        check_capture(model, captured, exported, tuple(_batch(x, 3) for x in shorter))
+        try:
+            check_capture(model, captured, exported, tuple(_batch(x, 3) for x in shorter))
+        except CaptureError as error:  # its words are about batches
+            raise CaptureError("the model, or the graph of it, fails on shorter rows") from error
     return captured
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from autocompress.graph.attention import free_heads
+from autocompress.errors import RequestError
+from autocompress.graph.attention import HeadCore, free_heads
 from autocompress.graph.blocks import find_alternatives, find_blocks
-from autocompress.graph.capture import trace
+from autocompress.graph.capture import fixed_length, free_axes, trace
+from autocompress.graph.extents import extents
 from autocompress.graph.groups import find_groups
 from autocompress.graph.model_graph import Layer, ModelGraph, Skipped
 from autocompress.graph.resizing import find_resizings
@@ -39,9 +41,8 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
     Raises:
         CaptureError: the model cannot be run or captured; names the user's line.
     """
-    module = trace(model, example_inputs)
     inputs = tuple(x.detach().cpu()[:1].clone() for x in example_inputs)
-    module, cores, tied = free_heads(module, inputs)
+    module, cores, tied = _captured(model, example_inputs, inputs)
     shapes = node_shapes(module, inputs)
     layers, skipped = _layers(module, shapes)
     groups, unfollowed = find_groups(module, inputs, cores)
@@ -57,6 +58,26 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
         skipped=[*skipped, *tied, *unfollowed],
         resizings=find_resizings(module, model, shapes),
     )
+
+
+def _captured(
+    model: nn.Module, example_inputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> tuple[fx.GraphModule, list[HeadCore], list[Skipped]]:
+    """The model's graph with free heads, where it can be exported also with a free length."""
+    module = trace(model, example_inputs)
+    reason = fixed_length(module)
+    made, cores, skipped = free_heads(module, inputs)
+    if any(1 in free_axes(n) for n in module.graph.nodes if n.op == "placeholder"):
+        try:
+            extents(made, inputs)
+        except RequestError as error:
+            reason = str(error)
+            fixed = trace(model, example_inputs, free_lengths=False)
+            made, cores, skipped = free_heads(fixed, inputs)
+    if reason:
+        text = f"rows keep the length of the example inputs: {reason}"
+        skipped = [Skipped("(length of rows)", text), *skipped]
+    return made, cores, skipped
 
 
 def node_shapes(

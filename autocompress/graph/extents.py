@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,8 @@ def extents(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> dict[str,
         inputs: example inputs, batch first.
 
     Raises:
-        RequestError: a size depends on the batch times the length, which no operator here needs.
+        RequestError: a size depends on the batch times the length or on a part of the length, or
+            the graph does not run on shorter rows.
     """
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
     rows = [1 in free_axes(node) for node in places]
@@ -103,7 +104,16 @@ def extents(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> dict[str,
             (x[:1, : x.shape[1] - shorter] if row else x[:1])
             for x, row in zip(inputs, rows, strict=True)
         ]
-        made.run(*(x.expand(batch, *x.shape[1:]).contiguous() for x in given))
+        try:
+            made.run(*(x.expand(batch, *x.shape[1:]).contiguous() for x in given))
+        except Exception as error:
+            if not shorter:
+                raise
+            first = str(error).strip().partition("\n")[0]
+            raise RequestError(
+                f"the graph does not run on rows {shorter} shorter than the example's "
+                f"({type(error).__name__}: {first}); keep their length"
+            ) from error
         return made.found
 
     one, two = run(1, 0), run(2, 0)
@@ -111,15 +121,20 @@ def extents(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> dict[str,
     lengths = [x.shape[1] for x, row in zip(inputs, rows, strict=True) if row]
     length = lengths[0] if lengths else 0
     found = {name: _extent(one[name], two[name], less[name], length) for name in one}
-    for name, (shape, _) in (run(2, 1) if any(rows) else {}).items():
+    if lengths:
+        half = min(lengths) - max(2, min(lengths) // 2)
+        mixed = "mixes the batch with the length of rows; keep them in dimensions of their own"
+        _check(found, run(2, 1), 2, length - 1, mixed)
+        _check(found, run(1, half), 1, length - half, "changes unevenly with the length of rows")
+    return found
+
+
+def _check(found: Mapping[str, Extent], seen: Found, batch: int, length: int, fault: str) -> None:
+    for name, (shape, _) in seen.items():
         e = found[name]
         terms = zip(e.slopes, e.rates, e.constants, strict=True)
-        if shape != tuple(2 * s + (length - 1) * r + c for s, r, c in terms):
-            raise RequestError(
-                f"the shape of {name!r} mixes the batch with the length of rows; keep them in "
-                "dimensions of their own"
-            )
-    return found
+        if shape != tuple(batch * s + length * r + c for s, r, c in terms):
+            raise RequestError(f"the shape of {name!r} {fault}")
 
 
 def _extent(
