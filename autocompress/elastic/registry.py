@@ -96,7 +96,7 @@ def example_input(input_shape: Sequence[int], vocabulary: int | None = None) -> 
     if vocabulary is None:
         return torch.zeros(1, *input_shape)
     ids = 1 + torch.arange(prod(input_shape)) % max(1, vocabulary - 1)
-    ids[-(len(ids) // 4) :] = 0
+    ids[len(ids) - len(ids) // 4 :] = 0
     return ids.reshape(1, *input_shape)
 
 

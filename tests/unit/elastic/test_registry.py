@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from autocompress.elastic import registry
-from autocompress.elastic.registry import list_spaces, load_space
+from autocompress.elastic.registry import example_input, list_spaces, load_space
 from autocompress.errors import RequestError
 
 
@@ -71,3 +71,11 @@ def test_the_seed_decides_the_weights_and_nothing_else() -> None:
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(("length", "padding"), [(1, 0), (3, 0), (4, 1), (10, 2)])
+def test_examples_of_token_ids_are_padded_by_a_quarter_at_most(length: int, padding: int) -> None:
+    ids = example_input((length,), 8)
+    assert ids.shape == (1, length)
+    assert int((ids == 0).sum()) == padding
+    assert int(ids.max()) < 8
