@@ -33,6 +33,7 @@ class Part:
             ``k = weight[0].numel()`` in the weight's order; None where nothing is known of them.
         state: parts with equal ones, not None, have equal weights and inputs; for whoever wants
             to remember what was found for them.
+        padding_idx: the row that is not trained (embedding only), or None.
     """
 
     kind: str
@@ -44,13 +45,14 @@ class Part:
     groups: int = 1
     inputs: Callable[[], torch.Tensor] | None = None
     state: Hashable | None = None
+    padding_idx: int | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Run the part on ``x``."""
         if self.kind == "linear":
             return nn.functional.linear(x, self.weight, self.bias)
         if self.kind == "embedding":
-            return nn.functional.embedding(x, self.weight)
+            return nn.functional.embedding(x, self.weight, self.padding_idx)
         return nn.functional.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
@@ -65,7 +67,7 @@ class Part:
         bias = self.bias is not None
         if self.kind == "embedding":
             rows, width = self.weight.shape
-            table = nn.Embedding(rows, width, device="meta")
+            table = nn.Embedding(rows, width, self.padding_idx, device="meta")
             table.weight = nn.Parameter(self.weight.detach().clone())
             return table
         if self.kind == "linear":

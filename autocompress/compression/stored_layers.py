@@ -145,9 +145,11 @@ class SimulatedEmbedding(StoredLayer, nn.Embedding):
     """
 
     def __init__(self, module: nn.Embedding, form: WeightForm) -> None:
-        nn.Embedding.__init__(self, module.num_embeddings, module.embedding_dim, device="meta")
+        nn.Embedding.__init__(
+            self, module.num_embeddings, module.embedding_dim, module.padding_idx, device="meta"
+        )
         self._adopt(module, form)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """As the plain layer: ids of any shape to rows ``(*ids.shape, width)``."""
-        return nn.functional.embedding(ids, self.stored_weight(None))
+        return nn.functional.embedding(ids, self.stored_weight(None), self.padding_idx)

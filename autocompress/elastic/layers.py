@@ -84,7 +84,9 @@ class ElasticLayer(nn.Module):
         """The layer in the configured width and kernel size, before any transform."""
         module = self.full[0]
         if isinstance(module, nn.Embedding):
-            return Part("embedding", self.weight, state=self._state())
+            return Part(
+                "embedding", self.weight, state=self._state(), padding_idx=module.padding_idx
+            )
         weight = self.out(self.weight, 0)
         bias = None if self.bias is None else self.out(self.bias, 0)
         inputs = None if self.moments is None else self.input_moments

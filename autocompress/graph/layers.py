@@ -99,10 +99,13 @@ def _linear(rank: int, weight: torch.Tensor, bias: torch.Tensor | None = None) -
     return _set(linear, weight=weight, bias=bias)
 
 
-def _embedding(rank: int, weight: torch.Tensor, *settings: Any) -> nn.Module:
-    """One that only looks up: what else is set changes training alone."""
+def _embedding(
+    rank: int, weight: torch.Tensor, padding_idx: int = -1, *settings: Any
+) -> nn.Module:
+    """One that looks up; its row of padding is not trained. What else is set scales gradients."""
     rows, width = weight.shape
-    return _set(nn.Embedding(rows, width, device="meta"), weight=weight)
+    padding = padding_idx if padding_idx >= 0 else None
+    return _set(nn.Embedding(rows, width, padding, device="meta"), weight=weight)
 
 
 def _batch_norm(

@@ -177,5 +177,6 @@ def _written(part: Part, split: Split, shapes: Sequence[LayerShape]) -> list[Par
         Part(kind, weight, None, shape.stride, shape.padding, shape.dilation, shape.groups)
         for kind, weight, shape in zip(kinds, split(part.weight), shapes, strict=True)
     ]
+    made[0] = replace(made[0], padding_idx=part.padding_idx)
     made[-1] = replace(made[-1], bias=part.bias)
     return made

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from autocompress.compression.quantization import simulate_quantization
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
@@ -150,3 +151,24 @@ def test_integers_are_drawn_from_those_that_are_there() -> None:
 def test_rows_of_floats_keep_their_length() -> None:
     module = trace(nn.Linear(4, 2), (torch.randn(1, 4),))
     assert [free_axes(n) for n in module.graph.nodes if n.op == "placeholder"] == [(0,)]
+
+
+@pytest.mark.parametrize("policy", [LayerPolicy(), LayerPolicy(weight_bits=8), LayerPolicy(rank=3)])
+def test_the_row_of_padding_is_not_trained(policy: LayerPolicy) -> None:
+    """Neither while weights are shared nor afterwards, in whatever form the table is stored."""
+    space = ElasticSpace.from_model(Mean(), (IDS,))
+    candidate = Candidate(layers={"table": policy})
+    elastic = ElasticModel(space.graph, space.techniques).configure(candidate)
+    realised = realise(elastic, candidate)
+    ops = space.graph.operations(candidate)
+    for model in (elastic, simulate_quantization(realised, ops, [IDS])):
+        model(IDS).sum().backward()
+        tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+        weights = [m.weight for m in tables] or [elastic.layers["table"].weight]
+        for weight in weights:
+            assert weight.grad is not None
+            assert not weight.grad[0].any() or policy.rank
+            assert weight.grad[1:].any()
+    if policy.rank:
+        (table,) = (m for m in realised.modules() if isinstance(m, nn.Embedding))
+        assert table.padding_idx == 0
