@@ -3,8 +3,8 @@
 Token and position embeddings, pre-norm blocks of self-attention and feed-forward (as BERT, Devlin
 et al. 2019, arXiv:1810.04805, with the norms in front, Xiong et al. 2020, arXiv:2002.04745), the
 mean over real tokens, and a linear classifier. Choices: how many blocks there are (dropped from the
-end), the feed-forward width of every block, and the compression of every layer, the token
-embedding included. Rows of ids may have any length up to that of the data; id 0 is padding.
+end), the heads and the feed-forward width of every block, and the compression of every layer, the
+token embedding included. Rows of ids may have any length up to that of the data; id 0 is padding.
 """
 
 from __future__ import annotations

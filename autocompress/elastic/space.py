@@ -334,7 +334,7 @@ def _misread(graph: ModelGraph) -> list[str]:
     with torch.no_grad():
         try:
             expected = graph.module(*inputs)
-        except Exception:  # the model may refuse random numbers, as an embedding does
+        except Exception:  # the model may refuse random numbers
             inputs = list(graph.example_inputs)
             expected = graph.module(*inputs)
 

@@ -128,7 +128,7 @@ def _group(
         if isinstance(module, nn.Conv2d) and 1 < module.groups != module.out_channels:
             rigid = rigid or f"{name} is a grouped convolution"
         if isinstance(module, nn.Embedding):
-            rigid = rigid or f"the rows of {name} have this many entries"
+            rigid = rigid or f"its table {name} is looked up whole: embeddings keep their width"
         if isinstance(module, nn.GroupNorm):
             rigid = rigid or f"{name} normalises over groups of channels"
         found = pairs.setdefault((name, role), set())

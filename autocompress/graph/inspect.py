@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -55,7 +55,7 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
         groups=groups,
         blocks=blocks,
         alternatives=alternatives,
-        skipped=[*skipped, *tied, *unfollowed],
+        skipped=[*skipped, *tied, *unfollowed, *_sharing(model, layers)],
         resizings=find_resizings(module, model, shapes),
     )
 
@@ -119,6 +119,24 @@ def _layers(
                     Skipped(name, f"called {layer.calls} times with shared weights: kept in float")
                 )
     return layers, skipped
+
+
+def _sharing(model: nn.Module, layers: Mapping[str, Layer]) -> list[Skipped]:
+    """Layers that share a parameter with an earlier one in the model, but not in the graph."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owner = name.rpartition(".")[0]
+        if owner in layers:
+            owners.setdefault(id(parameter), []).append(owner)
+    return [
+        Skipped(
+            owner,
+            f"shares a parameter with {first} in the model; here these are two layers, each stored "
+            "and compressed on its own",
+        )
+        for first, *others in owners.values()
+        for owner in others
+    ]
 
 
 def _left_alone(module: fx.GraphModule, node: fx.Node) -> list[Skipped]:

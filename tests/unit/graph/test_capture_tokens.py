@@ -153,6 +153,23 @@ def test_rows_of_floats_keep_their_length() -> None:
     assert [free_axes(n) for n in module.graph.nodes if n.op == "placeholder"] == [(0,)]
 
 
+class Tied(Mean):
+    """Its last layer multiplies by the table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 10, bias=False)
+        self.head.weight = self.table.weight
+
+
+def test_a_table_that_is_also_a_last_layers_weight_is_told() -> None:
+    graph = inspect_model(Tied(), (IDS,))
+    assert {"table", "head"} <= graph.layers.keys()
+    (told,) = (s for s in graph.skipped if "shares a parameter" in s.reason)
+    assert (told.name, "with table" in told.reason) == ("head", True)
+    assert not [s for s in inspect_model(Mean(), (IDS,)).skipped if "shares" in s.reason]
+
+
 @pytest.mark.parametrize("policy", [LayerPolicy(), LayerPolicy(weight_bits=8), LayerPolicy(rank=3)])
 def test_the_row_of_padding_is_not_trained(policy: LayerPolicy) -> None:
     """Neither while weights are shared nor afterwards, in whatever form the table is stored."""
