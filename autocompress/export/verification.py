@@ -21,7 +21,7 @@ from autocompress.errors import (
     VerificationError,
 )
 from autocompress.export.loaded_precision import compare
-from autocompress.runtimes.base import Runtime, Session
+from autocompress.runtimes.base import Runtime, Session, TensorSpec
 from autocompress.runtimes.registry import load_runtime
 
 #: From concatenated outputs and targets to the task's metric.
@@ -249,43 +249,75 @@ class _Verifier:
         batches: Iterable[Sequence[torch.Tensor]],
         metric: Metric | None,
     ) -> None:
-        found, expected, targets = _outputs(session, reference, batches)
+        first, found, expected, targets = _outputs(session, reference, batches)
         self.examples = len(found)
         if not self._add(
             "finite", bool(torch.isfinite(found).all()), detail="outputs without NaN or infinity"
         ):
             return
-        if reference is not None:
-            self._agreement(found, expected)
+        if reference is not None and self._agreement(found, expected):
+            self._sizes(session, reference, first)
         if metric is not None:
             self._metric(metric(found, targets))
 
-    def _agreement(self, found: torch.Tensor, expected: torch.Tensor) -> None:
+    def _agreement(self, found: torch.Tensor, expected: torch.Tensor) -> bool:
         if found.shape != expected.shape:
             shapes = f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
-            self._add("outputs", False, detail=f"the runtime gives shape {shapes}")
-            return
+            return self._add("outputs", False, detail=f"the runtime gives shape {shapes}")
         difference = (found - expected).abs()
         scale = max(1.0, float(expected.abs().max()))
         largest = float(difference.max())
         self.metrics["max_difference"] = largest
-        quantized = self.wanted.quantized
-        if quantized is None:
-            quantized = _has_integers(self.path)
+        quantized, ok = self._is_quantized(), True
         classes = self.wanted.classification and found.ndim >= 2
         if classes:
             same = float((found.argmax(1) == expected.argmax(1)).double().mean())
             self.metrics["agreement"] = same
             text = f"torch and the runtime agree on {same:.2%} of {len(found):,} examples"
-            self._add("agreement", same >= AGREEMENT, same, AGREEMENT, text)
+            ok &= self._add("agreement", same >= AGREEMENT, same, AGREEMENT, text)
         if not quantized:
             limit = DIFFERENCE * scale
             text = f"outputs differ by at most {largest:.2g}"
-            self._add("difference", largest <= limit, largest, limit, text)
+            ok &= self._add("difference", largest <= limit, largest, limit, text)
         elif not classes:
             mean, limit = float(difference.mean()), QUANTIZED_DIFFERENCE * scale
             text = f"outputs differ by {mean:.2g} on average"
-            self._add("difference", mean <= limit, mean, limit, text)
+            ok &= self._add("difference", mean <= limit, mean, limit, text)
+        return ok
+
+    def _is_quantized(self) -> bool:
+        if self.wanted.quantized is not None:
+            return self.wanted.quantized
+        return _has_integers(self.path)
+
+    def _sizes(
+        self, session: Session, reference: fx.GraphModule, inputs: Sequence[torch.Tensor]
+    ) -> None:
+        """What the file leaves free is free: other sizes give what torch gives for them."""
+        sizes = _other_sizes(session.inputs, inputs)
+        if not sizes:
+            return
+        shapes = "; ".join(", ".join(str(tuple(x.shape)) for x in given) for given in sizes)
+        try:
+            pairs = [_pair(session, reference, given) for given in sizes]
+        except Exception as error:  # torch and every runtime raise errors of their own
+            text = f"inputs of shape {shapes} do not run: {_first_line(error)}"
+            self._add("sizes", False, detail=text)
+            return
+        for found, expected in pairs:
+            if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+                text = f"{tuple(found.shape)}, torch {tuple(expected.shape)}, or no finite numbers"
+                self._add("sizes", False, detail=f"for inputs {shapes} the runtime gives {text}")
+                return
+        quantized = self._is_quantized()
+        differences = [(found - expected).abs() for found, expected in pairs]
+        worst = max(float(d.mean() if quantized else d.max()) for d in differences)
+        scale = max(1.0, *(float(expected.abs().max()) for _, expected in pairs))
+        limit = (QUANTIZED_DIFFERENCE if quantized else DIFFERENCE) * scale
+        # of a few examples one rounding may count for more than it does on average
+        limit = max(limit, self.metrics["max_difference"])
+        text = f"inputs of shape {shapes} give outputs that differ by at most {worst:.2g}"
+        self._add("sizes", worst <= limit, worst, limit, text)
 
     def _metric(self, value: float) -> None:
         self.metrics["accuracy"] = value
@@ -315,8 +347,9 @@ def _outputs(
     session: Session,
     reference: fx.GraphModule | None,
     batches: Iterable[Sequence[torch.Tensor]],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The runtime's outputs, the reference's (empty without one) and the targets."""
+) -> tuple[Sequence[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """First inputs, the runtime's outputs, the reference's (empty without one), the targets."""
+    first: Sequence[torch.Tensor] = ()
     found, expected, targets = [], [], []
     if reference is not None:
         reference.eval()
@@ -328,6 +361,7 @@ def _outputs(
                 "targets come after them"
             )
         inputs = batch[:count]
+        first = first or inputs
         result = session.run([x.numpy() for x in inputs])[0]
         found.append(torch.from_numpy(result))
         targets.append(batch[count])
@@ -335,7 +369,37 @@ def _outputs(
             expected.append(reference(*model_inputs(reference, inputs)))
     if not found:
         raise DataError("there are no examples to verify with; give at least one batch")
-    return torch.cat(found), torch.cat(expected) if expected else torch.empty(0), torch.cat(targets)
+    references = torch.cat(expected) if expected else torch.empty(0)
+    return first, torch.cat(found), references, torch.cat(targets)
+
+
+def _other_sizes(
+    specs: Sequence[TensorSpec], inputs: Sequence[torch.Tensor]
+) -> list[list[torch.Tensor]]:
+    """Inputs of another batch size, and of half the length, where a file leaves these free."""
+    found: list[list[torch.Tensor]] = []
+    if any(spec.shape[:1] == (None,) for spec in specs):
+        found.append([x[:1] if len(x) > 1 else torch.cat([x, x]) for x in inputs])
+    free = [
+        [axis for axis, size in enumerate(spec.shape) if axis and size is None] for spec in specs
+    ]
+    if any(free):
+        shorter = [x[:3] for x in inputs]
+        for i, axes in enumerate(free):
+            for axis in axes:
+                shorter[i] = shorter[i].narrow(axis, 0, max(1, shorter[i].shape[axis] // 2))
+        found.append(shorter)
+    return found
+
+
+def _pair(
+    session: Session, reference: fx.GraphModule, inputs: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the runtime and the reference give."""
+    given = [x.contiguous() for x in inputs]
+    found = torch.from_numpy(session.run([x.numpy() for x in given])[0])
+    with torch.no_grad():
+        return found, reference(*model_inputs(reference, given))
 
 
 def _has_integers(path: Path) -> bool:

@@ -99,9 +99,7 @@ def _linear(rank: int, weight: torch.Tensor, bias: torch.Tensor | None = None) -
     return _set(linear, weight=weight, bias=bias)
 
 
-def _embedding(
-    rank: int, weight: torch.Tensor, padding_idx: int = -1, *settings: Any
-) -> nn.Module:
+def _embedding(rank: int, weight: torch.Tensor, padding_idx: int = -1, *settings: Any) -> nn.Module:
     """One that looks up; its row of padding is not trained. What else is set scales gradients."""
     rows, width = weight.shape
     padding = padding_idx if padding_idx >= 0 else None

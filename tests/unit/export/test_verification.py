@@ -4,20 +4,25 @@ import copy
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import fx, nn
 
-from autocompress.core.candidate import LayerPolicy
+from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.measurement import Measurement
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.realise import realise
 from autocompress.errors import DataError, VerificationError
 from autocompress.export.manifest import top1
+from autocompress.export.onnx_export import export_onnx
 from autocompress.export.verification import (
     Check,
     Expectations,
     Verification,
     verify_artifact,
 )
+from autocompress.graph.inspect import inspect_model
 from autocompress.runtimes.registry import load_runtime
 from tests.unit.export.nets import Exported, digit_graph, digits, export, export_captured, policies
 
@@ -58,7 +63,8 @@ def test_a_good_file_passes_every_check(made: Exported) -> None:
     )
     assert result.ok, result.failures
     assert _names(result) == [
-        "bytes", "size", "sha256", "onnx", "loads", "precision", "finite", "agreement", "latency",
+        "bytes", "size", "sha256", "onnx", "loads", "precision", "finite", "agreement", "sizes",
+        "latency",
     ]  # fmt: skip
     assert result.examples == 500
     assert result.metrics["agreement"] >= 0.99
@@ -164,6 +170,47 @@ def test_regression_compares_values(bits: tuple[int, int], tmp_path: Path) -> No
     other = fx.symbolic_trace(nn.Sequential(nn.Linear(6, 1)))
     bad = verify_artifact(made.file.path, reference=other, batches=batches, expectations=wanted)
     assert [check.name for check in bad.failures] == ["difference"]
+
+
+class _Tokens(nn.Module):
+    """Reads all of each row, at any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 6), nn.Linear(6, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.table(ids).mean(1))
+        return out
+
+
+def _of_one_length(path: Path) -> None:
+    """Let a file work for rows of eight alone, whatever it says of its inputs."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(str(path))
+    shape = numpy_helper.from_array(np.array([-1, 8], np.int64), "eights")
+    model.graph.initializer.append(shape)
+    reader = next(node for node in model.graph.node if "ids" in node.input)
+    reader.input[list(reader.input).index("ids")] = "rows"
+    model.graph.node.insert(0, helper.make_node("Reshape", ["ids", "eights"], ["rows"]))
+    onnx.save(model, str(path))
+
+
+def test_sizes_that_a_file_leaves_free_are_tried(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph, path = inspect_model(_Tokens(), (torch.arange(8)[None],)), tmp_path / "m.onnx"
+    reference = realise(ElasticModel(graph), Candidate())
+    export_onnx(reference, graph.operations(Candidate()), graph.example_inputs, path)
+    batches = [(torch.randint(0, 9, (20, 8)), torch.zeros(20, dtype=torch.int64))]
+    good = verify_artifact(path, reference=reference, batches=batches)
+    assert good.ok, good.failures
+    (sizes,) = (check for check in good.checks if check.name == "sizes")
+    assert "(1, 8); (3, 4)" in sizes.detail
+    _of_one_length(path)
+    bad = verify_artifact(path, reference=reference, batches=batches)
+    assert [check.name for check in bad.failures] == ["sizes"]
 
 
 def test_bad_data_is_said(made: Exported) -> None:
