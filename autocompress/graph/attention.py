@@ -184,7 +184,7 @@ def _shorter(
 
 def _single_values(inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor] | None:
     """Rows that repeat one value each, of the least and largest integers in the inputs."""
-    values = [x.unique() for x in inputs if not x.is_floating_point()]
+    values = [torch.unique(x) for x in inputs if not x.is_floating_point()]
     if not values:
         return None
     size = min(8, max(len(v) for v in values))
@@ -192,7 +192,7 @@ def _single_values(inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor] | N
     def repeated(x: torch.Tensor) -> torch.Tensor:
         if x.is_floating_point():
             return x[:1].expand(size, *x.shape[1:]).clone()
-        found = x.unique()
+        found = torch.unique(x)
         ends = torch.cat([found[: size - size // 2], found[len(found) - size // 2 :]])
         rows = ends[torch.arange(size) % len(ends)]
         return rows.reshape(size, *[1] * (x.dim() - 1)).expand(size, *x.shape[1:]).clone()

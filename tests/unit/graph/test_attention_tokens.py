@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnxruntime
@@ -70,7 +70,8 @@ class Layer(nn.TransformerEncoderLayer):
         super().__init__(WIDTH, HEADS, 16, batch_first=True)
 
     def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        return super().forward(x, src_key_padding_mask=padding)
+        y: torch.Tensor = super().forward(x, src_key_padding_mask=padding)
+        return y
 
 
 class Flat(nn.Module):
@@ -89,7 +90,7 @@ class Thinned(Flat):
     """Every second position, twice."""
 
     def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        half = self.proj(x[:, ::2])
+        half: torch.Tensor = self.proj(x[:, ::2])
         return half.mean(1, keepdim=True) + half.sum(1, keepdim=True)
 
 
@@ -149,7 +150,7 @@ def check_runtime(
     return small
 
 
-BLOCKS = {
+BLOCKS: Mapping[str, Callable[[], nn.Module]] = {
     "causal": lambda: OneCall("causal"),
     "constant mask": lambda: OneCall("constant"),
     "boolean mask": lambda: OneCall("boolean"),
