@@ -313,6 +313,9 @@ class _Normaliser:
         made = self.graph.node_copy(node, lambda n: self.made[n])
         if node.target is torch.ops.aten.slice.Tensor and made.args[2:3] == (None,):
             made.update_arg(2, 0)  # the same, in a form that the analysis of channels can follow
+        if node.target is torch.ops.aten.view.default:
+            # how attention's results lie in memory depends on the device and on gradients
+            made.target = torch.ops.aten.reshape.default
         functional = _out_of_place(node.target)
         if functional is not None:
             made.target = functional
