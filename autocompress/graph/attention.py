@@ -32,6 +32,7 @@ from autocompress.graph.attention_form import (
 )
 from autocompress.graph.capture import free_axes
 from autocompress.graph.capture_check import random_like
+from autocompress.graph.empty_rows import written_out
 from autocompress.graph.model_graph import Skipped
 from autocompress.graph.modules import put_module
 from autocompress.graph.movement import base_name, remove_unread
@@ -81,7 +82,8 @@ def free_heads(
 
     Handles queries, keys and values from one, two or three linear layers, in whatever order views
     and transposes divide and join heads; written as one call or with two products and a softmax.
-    A rewritten graph shares the unchanged layers of ``module`` and gives the same outputs.
+    A rewritten graph shares the unchanged layers of ``module`` and gives the same outputs. An
+    attention that stays is written out where its mask may leave a row nothing to look at.
 
     Args:
         module: a captured graph; left as it is.
@@ -93,11 +95,34 @@ def free_heads(
     """
     trial = _Trial.of(module, inputs)
     plans, skipped = _plans(module, trial.facts)
+    made, cores, more = _followed(module, plans, trial)
+    made, unguarded = _guarded(made, trial)
+    return made, cores, [*skipped, *more, *unguarded]
+
+
+def _guarded(module: fx.GraphModule, trial: _Trial) -> tuple[fx.GraphModule, list[Skipped]]:
+    """The graph with calls written out whose masks may hide whole rows, if it gives the same."""
+    reason = "writing it out changes the model's outputs"
+    try:
+        made = written_out(module, trial.facts)
+        if made is None or trial.agrees(made):
+            return module if made is None else made, []
+    except Exception as error:  # operators of any model may refuse what is written for them
+        reason = why(error)
+    text = f"an exported file may differ where a row has nothing to look at: {reason}"
+    return module, [Skipped("(masks of attention)", text)]
+
+
+def _followed(
+    module: fx.GraphModule, plans: Sequence[_Plan], trial: _Trial
+) -> tuple[fx.GraphModule, list[HeadCore], list[Skipped]]:
+    """As many of the plans carried out as go together, and why the others do not."""
     if not plans:
-        return module, [], skipped
+        return module, [], []
     done = _attempt(module, plans, trial)
     if not isinstance(done, str):
-        return *done, skipped
+        return *done, []
+    skipped: list[Skipped] = []
     kept: list[_Plan] = []
     best: tuple[fx.GraphModule, list[HeadCore]] = (module, [])
     for plan in plans:
