@@ -20,7 +20,7 @@ from autocompress.graph.model_graph import ChannelGroup, GroupMember, Role, Skip
 from autocompress.graph.movement import remove_unread
 
 _EVERYTHING = "(all channel widths)"
-#: Dimensions of a tensor that is cut into windows both ways. The analysis of such a network, MaxViT,
+#: Dimensions of a tensor that is cut into windows both ways. The analysis of such a one, MaxViT,
 #: did not end, and took 20 GB of memory until it was stopped.
 _WINDOWED = 6
 _WINDOWS = "images are cut into windows, through which channels are not followed"
