@@ -47,6 +47,8 @@ TOLERANCE = 1e-4
 #: Pixels of the models that cannot do with the usual ones, or need a window or patch to fit.
 PIXELS = {"inception_v3": 96, "maxvit_t": 224, "vit_h_14": 56}
 USUAL_PIXELS = 64
+#: Bytes of address space for one model: others use the machine, too.
+MEMORY = 14 << 30
 
 
 @dataclass
@@ -98,7 +100,10 @@ def look_at(name: str, seed: int) -> Row:
             _fill(row, seed)
     except Exception as error:  # whatever it is, it is why this model got no further
         traceback.print_exc()
-        row.reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        said = str(error).strip().partition("\n")[0]
+        if isinstance(error, MemoryError):
+            said = f"it needs more than {MEMORY >> 30} GiB"
+        row.reason = f"{type(error).__name__}: {said}"
     row.seconds = time.perf_counter() - started
     row.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return row
@@ -229,6 +234,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     row = look_at(options.name, options.seed)
     sys.stdout.flush()
     print(json.dumps(asdict(row)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autocompress.cli import options
+from autocompress.errors import RequestError
 
 if TYPE_CHECKING:
     from autocompress.evaluation.sensitivity.result import Sensitivity

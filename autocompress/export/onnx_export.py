@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from autocompress.core.files import sha256_of, write_atomically
-from autocompress.errors import VerificationError
+from autocompress.errors import RequestError, VerificationError
 from autocompress.export.general import lower_through_torch
 from autocompress.export.layers import ExportedLayer
 from autocompress.export.lowering import Lowering
@@ -21,6 +21,8 @@ from autocompress.graph.ops import Op
 from autocompress.runtimes.common import example_key
 
 OUTPUT = "output"
+#: A protobuf message cannot be longer.
+LARGEST_BYTES = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ def export_onnx(
         path: of the file; its folder exists.
 
     Raises:
-        RequestError: an operator has no ONNX form, or ``ops`` do not fit the graph.
+        RequestError: an operator has no ONNX form, ``ops`` do not fit the graph, or the weights are
+            more than a file can hold.
         VerificationError: ONNX's own checker refuses the result.
         StorageError: the file cannot be written.
     """
@@ -79,6 +82,12 @@ def export_onnx(
     finally:
         module.train(was_training)
     model = _model(lowering, result, shapes, example_inputs)
+    stored = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if stored >= LARGEST_BYTES:
+        raise RequestError(
+            f"the file would hold {stored / 1e9:.1f} GB of weights, and an ONNX file at most "
+            f"{LARGEST_BYTES / 1e9:.1f} GB; use fewer bits or channels"
+        )
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,11 +19,18 @@ from autocompress.graph.attention import HeadCore
 from autocompress.graph.model_graph import ChannelGroup, GroupMember, Role, Skipped
 from autocompress.graph.movement import remove_unread
 
+_EVERYTHING = "(all channel widths)"
+#: Dimensions of a tensor that is cut into windows both ways. The analysis of such a one, MaxViT,
+#: did not end, and took 20 GB of memory until it was stopped.
+_WINDOWED = 6
+_WINDOWS = "images are cut into windows, through which channels are not followed"
+
 
 def find_groups(
     module: fx.GraphModule,
     example_inputs: Sequence[torch.Tensor],
     cores: Sequence[HeadCore] = (),
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> tuple[dict[str, ChannelGroup], list[Skipped]]:
     """All channel groups of a normalised graph, and what could not be analysed.
 
@@ -32,7 +40,10 @@ def find_groups(
         module: the graph.
         example_inputs: one tensor per input, batch first.
         cores: its attentions whose heads can be taken away.
+        shapes: of every node's tensor, where they are known.
     """
+    if any(len(shape) >= _WINDOWED for shape in shapes.values()):
+        return {}, [Skipped(_EVERYTHING, _WINDOWS)]
     module = _channel_by_channel(module, cores)
     names = {submodule: name for name, submodule in module.named_modules()}
     try:
@@ -42,7 +53,7 @@ def find_groups(
             coupled = list(graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]))
     except Exception as error:  # the analysis is a library's: whatever it raises, we go on
         reason = f"channel dependencies could not be analysed ({type(error).__name__}: {error})"
-        return {}, [Skipped("(all channel widths)", reason)]
+        return {}, [Skipped(_EVERYTHING, reason)]
     groups: dict[str, ChannelGroup] = {}
     skipped: list[Skipped] = []
     widths = {name: core.head_dim for core in cores for name in core.layers}

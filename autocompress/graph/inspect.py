@@ -45,7 +45,7 @@ def inspect_model(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> M
     module, cores, tied = _captured(model, example_inputs, inputs)
     shapes = node_shapes(module, inputs)
     layers, skipped = _layers(module, shapes)
-    groups, unfollowed = find_groups(module, inputs, cores)
+    groups, unfollowed = find_groups(module, inputs, cores, shapes)
     alternatives = find_alternatives(module, model, shapes, layers)
     blocks = find_blocks(module, shapes, layers, alternatives)
     return ModelGraph(

@@ -345,3 +345,10 @@ def test_other_architectures(
     apart = steps_apart(made.file, made.simulated, (x,), RUNTIME)
     assert all(steps.largest <= 1 for steps in apart.values())
     assert compare(made.file.path, RUNTIME)[0], compare(made.file.path, RUNTIME)
+
+
+def test_more_weights_than_a_file_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autocompress.export.onnx_export.LARGEST_BYTES", 1000)
+    with pytest.raises(RequestError, match="use fewer bits or channels"):
+        export(digit_graph(), Candidate(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

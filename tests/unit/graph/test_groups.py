@@ -204,3 +204,26 @@ def test_a_failing_analysis_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     assert found == {}
     assert len(skipped) == 1
     assert "ZeroDivisionError: integer division" in skipped[0].reason
+
+
+class Windows(nn.Module):
+    """A convolution, its result cut into windows of 2x2 and put together again, another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images of 8x8 to 4 maps."""
+        y = self.first(x)
+        cut = y.reshape(y.shape[0], 8, 4, 2, 4, 2).permute(0, 2, 4, 3, 5, 1)
+        whole = cut.permute(0, 5, 1, 3, 2, 4).reshape(y.shape[0], 8, 8, 8)
+        out: torch.Tensor = self.second(whole)
+        return out
+
+
+def test_channels_are_not_followed_through_windows() -> None:
+    graph = inspect_model(Windows(), (torch.randn(1, 3, 8, 8),))
+    assert graph.groups == {}
+    assert "cut into windows" in next(s.reason for s in graph.skipped if "widths" in s.name)
