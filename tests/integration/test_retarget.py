@@ -228,8 +228,9 @@ def test_what_cannot_be(fixed_run: ac.SearchResult, cnn: SmallCNN, tmp_path: Pat
     opened = ac.SearchResult(fixed_run.run_dir)
 
     def refused(match: str, error: type[Exception] = RequestError, **asked: Any) -> None:
+        given: dict[str, Any] = {"device": OTHER, "model": cnn, "progress": "none"} | asked
         with pytest.raises(error, match=match):
-            opened.retarget(**{"device": OTHER, "model": cnn, "progress": "none"} | asked)
+            opened.retarget(**given)
 
     refused(r"give it again: autocompress.SearchResult\(.*\).retarget\(model=", model=None)
     refused("other weights", model=SmallCNN())
