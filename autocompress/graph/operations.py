@@ -361,7 +361,7 @@ def _attributes(
         return (("high", float(high)), ("low", float(low)))
     if base in {"mean", "sum"}:
         keep = bool(arguments[2]) if len(arguments) > 2 else False
-        return (("keepdim", int(keep)),)
+        return (("axes", _axes(arguments)), ("keepdim", int(keep)))
     return ()
 
 
@@ -389,6 +389,14 @@ def _adaptive_attributes(
         return ()
     kernel = pair([before // after for before, after in spans])
     return (("kernel", kernel), ("padding", (0, 0)), ("stride", kernel))
+
+
+def _axes(arguments: Any) -> tuple[int, ...]:
+    """Dimensions that a reduction does away with."""
+    rank = arguments[0].dim()
+    given = arguments[1] if len(arguments) > 1 else None
+    wanted = range(rank) if given is None or given == [] else _ints(given)
+    return tuple(sorted(axis % rank for axis in wanted))
 
 
 def _permutation(base: str, arguments: Any) -> tuple[int, ...]:

@@ -90,3 +90,13 @@ class Op:
             return 0
         bias = self.weight_shape[0] if self.attribute("bias") else 0
         return prod(self.weight_shape) + bias
+
+
+def reduced_axes(op: Op, rank: int) -> tuple[int, ...]:
+    """Dimensions that a sum or mean does away with, of an input with ``rank`` dimensions.
+
+    Where the operation does not say (one that was read from a file), all between the batch and the
+    features.
+    """
+    axes = op.attribute("axes", ())
+    return axes if isinstance(axes, tuple) and axes else tuple(range(1, max(2, rank - 1)))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autocompress.errors import RequestError
-from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op
+from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op, reduced_axes
 from autocompress.graph.precision import fused_tails
 
 OPSET = 21
@@ -320,10 +320,12 @@ def _clamp(writer: Writer, op: Op, inputs: list[str]) -> str:
     return writer.node("Clip", [*inputs, low], f"{op.name}.out")
 
 
-def _sum(writer: Writer, op: Op, inputs: list[str]) -> str:
-    axes = writer.constant(f"{op.name}.axes", np.array([1], np.int64))
+def _reduce(writer: Writer, op: Op, inputs: list[str]) -> str:
+    found = reduced_axes(op, len(op.shape) + (not op.attribute("keepdim", 0)))
+    axes = writer.constant(f"{op.name}.axes", np.array(found, np.int64))
     keep = int(op.attribute("keepdim", 0))  # type: ignore[arg-type]
-    return writer.node("ReduceSum", [*inputs, axes], f"{op.name}.out", keepdims=keep)
+    node = "ReduceSum" if op.kind == "sum" else "ReduceMean"
+    return writer.node(node, [*inputs, axes], f"{op.name}.out", keepdims=keep)
 
 
 def _resize(writer: Writer, op: Op, inputs: list[str]) -> str:
@@ -369,7 +371,8 @@ KINDS = {
     "not_equal": _compare,
     "cast": _cast,
     "clamp": _clamp,
-    "sum": _sum,
+    "sum": _reduce,
+    "mean": _reduce,
     "concat": _concat,
     "resize": _resize,
     **dict.fromkeys(_UNARY, _unary),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from math import prod
 
-from autocompress.graph.ops import FUSED_TAILS, Op
+from autocompress.graph.ops import FUSED_TAILS, Op, reduced_axes
 from autocompress.graph.precision import fused_tails
 from autocompress.hardware.lowerings.onnxruntime_cpu.blocked_layout import use_blocked_channels
 from autocompress.hardware.lowerings.onnxruntime_cpu.channels_last import use_channels_last
@@ -485,9 +485,14 @@ class _Builder:
         self._finish(op, "Clip", [self._float(op.inputs[0], op), SCALE])
 
     def _sum(self, op: Op) -> None:
-        axes = TensorType("int64", (1,), True, (1,))
+        self._reduce(op, "ReduceSum")
+
+    def _reduce(self, op: Op, node: str) -> None:
+        rank = len(self.by_name[op.inputs[0]].shape)
+        axes = reduced_axes(op, rank)
+        constant = TensorType("int64", (len(axes),), constant=True, values=axes)
         source = self._float(op.inputs[0], op)
-        self._finish(op, "ReduceSum", [source, axes], keepdims=op.attribute("keepdim", 0))
+        self._finish(op, node, [source, constant], keepdims=int(len(op.shape) == rank))
 
     def _binary(self, op: Op) -> None:
         readers = self.readers.get(op.name, [])
@@ -608,11 +613,7 @@ class _Builder:
             self.graph.add("Flatten", [pooled], target, TensorType(dtype, op.shape), op.name)
 
     def _mean(self, op: Op) -> None:
-        rank = len(self.by_name[op.inputs[0]].shape)
-        axes = tuple(range(1, rank - 1))
-        constant = TensorType("int64", (len(axes),), constant=True, values=axes)
-        source = self._float(op.inputs[0], op)
-        self._finish(op, "ReduceMean", [source, constant], keepdims=int(len(op.shape) == rank))
+        self._reduce(op, "ReduceMean")
 
     def _view(self, op: Op) -> None:
         if len(op.shape) == 2:

@@ -1,0 +1,111 @@
+"""An attention that is not rewritten is one operation, priced and written as its own kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from autocompress.compression.simulation import simulate_quantization
+from autocompress.core.candidate import Candidate
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.realise import realise
+from autocompress.evaluation.evaluator import uniform
+from autocompress.export.onnx_export import export_onnx
+from autocompress.graph.inspect import inspect_model
+from autocompress.graph.model_graph import ModelGraph
+from autocompress.graph.precision import quantized_tensors
+from autocompress.hardware.lowerings.onnxruntime_cpu.lower import lower
+from autocompress.hardware.lowerings.plain import PLAIN, lowering
+from autocompress.hardware.roofline import work_of
+from autocompress.measurement.kernels import KernelSignature, signatures
+from autocompress.measurement.synthesis import synthesise
+from autocompress.runtimes.registry import load_runtime
+from tests.unit.networks import randomise
+
+LENGTH, HEADS, WIDTH = 6, 2, 16
+
+
+class Slopes(nn.Module):
+    """Each head adds a mask of its own to its scores, so its heads are no plain channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.slopes = nn.Parameter(torch.tensor([0.5, 2.0]).view(HEADS, 1, 1))
+        self.head = nn.Linear(WIDTH, 3)
+
+    def operands(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        layers = (self.query, self.key, self.value)
+        return tuple(m(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for m in layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = x.mean(2).unsqueeze(1).unsqueeze(1) * self.slopes
+        x = self.first(x)
+        found = F.scaled_dot_product_attention(*self.operands(x), attn_mask=mask)
+        logits: torch.Tensor = self.head(self.out(found.transpose(1, 2).flatten(2)).mean(1))
+        return logits
+
+
+@cache
+def graph() -> ModelGraph:
+    torch.manual_seed(0)
+    return inspect_model(randomise(Slopes()), (torch.randn(1, LENGTH, WIDTH),))
+
+
+CANDIDATES = {"fp32": Candidate(), "int8": uniform(graph().layers, 8, 8)}
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_an_analytic_device_multiplies_twice(name: str) -> None:
+    ops = graph().operations(CANDIDATES[name])
+    (attention,) = [op for op in ops if op.kind == "attention"]
+    assert len(attention.inputs) == 4
+    mine = [k for owner, k in lowering(PLAIN)(ops, quantized_tensors(ops))
+            if owner == attention.name and k.op_type not in ("Dequantize", "Quantize")]  # fmt: skip
+    assert [k.op_type for k in mine] == ["MatMul", "Add", "Softmax", "MatMul"]
+    products = sum(work_of(k) for k in mine if k.op_type == "MatMul")
+    assert products == 2 * LENGTH * LENGTH * WIDTH
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_what_is_priced_is_what_runs(name: str, tmp_path: Path) -> None:
+    """Its kernels and outputs; a network to time elsewhere has the same kernels."""
+    candidate, path = CANDIDATES[name], tmp_path / "m.onnx"
+    ops = graph().operations(candidate)
+    x = torch.randn(8, LENGTH, WIDTH)
+    realised = realise(ElasticModel(graph(), []).eval(), candidate)
+    model = simulate_quantization(realised, ops, [x])
+    export_onnx(model, ops, graph().example_inputs, path)
+    (found,) = onnxruntime.InferenceSession(path).run(None, {"x": x.numpy()})
+    with torch.no_grad():
+        expected = model(x).numpy()
+    tolerance = 1e-5 if name == "fp32" else 0.05
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+    mine = lower(ops, quantized_tensors(ops))
+    runs = signatures(load_runtime().kernels(path))
+    assert _keys(mine) == _keys(runs)
+    assert _types(mine) == _types(runs)
+    stand_in = tmp_path / "stand_in.onnx"
+    stand_in.write_bytes(synthesise(ops, quantized_tensors(ops)))
+    (like,) = onnxruntime.InferenceSession(stand_in).run(None, {"x": x.numpy()})
+    assert like.shape == found.shape
+    if name == "fp32":
+        assert _types(signatures(load_runtime().kernels(stand_in))) == _types(runs)
+
+
+def _keys(kernels: Sequence[KernelSignature]) -> list[str]:
+    """All but the multiplication by the slopes: of a constant only its size is known."""
+    return sorted(k.key for k in kernels if not k.is_view and k.op_type != "Mul")
+
+
+def _types(kernels: Sequence[KernelSignature]) -> list[str]:
+    return sorted(k.op_type for k in kernels if not k.is_view)
