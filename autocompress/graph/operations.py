@@ -39,6 +39,10 @@ _KINDS: Mapping[str, str] = {
 #: Modules whose weights a policy compresses.
 FullLayer: TypeAlias = nn.Conv2d | nn.Linear | nn.Embedding
 
+#: Calls that read a tensor as often as it is given, though it be the same one.
+_OPERANDS = frozenset({
+    "add", "sub", "rsub", "mul", "div", "matmul", "bmm", "cat", "scaled_dot_product_attention",
+})  # fmt: skip
 #: Calls that leave nothing in the deployed graph.
 _NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias"})
 
@@ -106,17 +110,11 @@ class _Walk:
         return self.values[self.selection.resolve(node.name)]
 
     def _inputs(self, node: fx.Node) -> tuple[str, ...]:
-        found: dict[str, None] = {}
-        for argument in node.all_input_nodes:
-            name = self.producer.get(self.selection.resolve(argument.name))
-            if name is not None:
-                found[name] = None
-        names = tuple(found)
-        if len(names) == 1 and str(node.target).startswith(("aten.add.", "aten.mul.")):
-            read = [a for a in node.args if isinstance(a, fx.Node)]
-            made = [a for a in read if self.selection.resolve(a.name) in self.producer]
-            return names * len(made)
-        return names
+        read: list[fx.Node] = []
+        fx.map_arg((node.args, node.kwargs), read.append)
+        found = (self.producer.get(self.selection.resolve(argument.name)) for argument in read)
+        names = tuple(name for name in found if name is not None)
+        return names if _base(node) in _OPERANDS else tuple(dict.fromkeys(names))
 
     def _emit(
         self, node: fx.Node, kind: str, inputs: tuple[str, ...], name: str = "", **more: Any

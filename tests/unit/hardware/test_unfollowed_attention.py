@@ -109,3 +109,57 @@ def _keys(kernels: Sequence[KernelSignature]) -> list[str]:
 
 def _types(kernels: Sequence[KernelSignature]) -> list[str]:
     return sorted(k.op_type for k in kernels if not k.is_view)
+
+
+class Same(nn.Module):
+    """Tensors that meet themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(2 * WIDTH, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = F.scaled_dot_product_attention(x, x, x)
+        x = torch.matmul(torch.matmul(x, x.transpose(1, 2)), x) / LENGTH
+        y = torch.matmul(x, x.contiguous().transpose(1, 2)) @ x
+        logits: torch.Tensor = self.head(torch.cat([y - y, y / (y + 3.0)], 2).mean(1))
+        return logits
+
+
+class Squares(nn.Module):
+    """A tensor that is multiplied and concatenated with itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(8 * WIDTH, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x.mean(1)).unflatten(1, (8, 8))
+        x = torch.matmul(x, x)
+        x = x / x.contiguous() - x
+        logits: torch.Tensor = self.head(torch.cat([x, x], 1).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("kind", [Same, Squares])
+def test_operands_that_are_one_tensor(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, LENGTH, WIDTH)
+    found = inspect_model(randomise(kind()), (x,))
+    ops = found.operations(Candidate())
+    read = {op.kind: len(op.inputs) for op in ops}
+    assert read["matmul"] == read["sub"] == read["concat"] == read["div"] == 2
+    assert read.get("attention", 3) == 3
+    export_onnx(realise(ElasticModel(found, []).eval(), Candidate()), ops, (x,), tmp_path / "m")
+    runs = signatures(load_runtime().kernels(tmp_path / "m"))
+    mine = lower(ops, quantized_tensors(ops))
+    if kind is Squares:  # the other has transposes that run inside products
+        assert _keys(mine) == _keys(runs)
+    products = {"MatMul", "FusedMatMul"}
+    assert [k in products for k in _types(mine)].count(True) == sum(
+        k.op_type in products for k in runs
+    )
+    assert len(lowering(PLAIN)(ops, quantized_tensors(ops))) >= len(_types(runs))
+    stand_in = onnxruntime.InferenceSession(synthesise(ops, quantized_tensors(ops)))
+    assert stand_in.run(None, {"x": x.numpy()})[0].shape == (1, 3)
