@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -66,6 +66,7 @@ class _Walk:
         self.ops: list[Op] = []
         self.held: set[str] = set()  # free tensors that are counted already
         self.owed: dict[str, int] = {}  # weights of a node whose results are operations
+        self.looked_up: dict[str, int] = {}  # the same of what fixed ids find in a table
         self.stored: set[str] = set()  # layers whose weights are counted already
         self.calls = Counter(
             str(graph.nodes[name].target)
@@ -143,7 +144,9 @@ class _Walk:
             self._layer(node, name, module, value)
             return
         self.values[node.name] = value
-        if isinstance(module, nn.Dropout):
+        if not self._inputs(node):
+            self._fold(node)
+        elif isinstance(module, nn.Dropout):
             self._forward(node, source)
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and self._folds(source, value):
             self._forward(node, source)
@@ -184,6 +187,9 @@ class _Walk:
         self.stored.add(name)
         shapes = factors(layer, whole, policy) or (whole,)
         inputs = self._inputs(node)
+        folded = layer.kind == "embedding" and not inputs and not self._follows_input(node)
+        if folded:  # the table is stored all the same
+            more["folded"] = 1
         names, labels = part_names(node.name, len(shapes)), part_layers(name, len(shapes))
         kinds = part_kinds(layer.kind, len(shapes))
         for part, label, shape, kind in zip(names, labels, shapes, kinds, strict=True):
@@ -199,6 +205,32 @@ class _Walk:
                 **_coded(kind, policy, shape.weight, attributes),
             )  # fmt: skip
             inputs = (part,)
+        if folded:
+            del self.producer[node.name]
+            self.looked_up[node.name] = value.numel()
+
+    def _follows_input(self, node: fx.Node) -> bool:
+        """Whether anything about ``node`` depends on an input, its sizes included."""
+        open_, seen = [node], {node}
+        while open_:
+            for argument in open_.pop().all_input_nodes:
+                if argument.op == "placeholder":
+                    return True
+                if argument not in seen:
+                    seen.add(argument)
+                    open_.append(argument)
+        return False
+
+    def _fold(self, node: fx.Node) -> None:
+        """``node`` is made of constants: runtimes compute it when they load the model."""
+        sources = [self.selection.resolve(argument.name) for argument in node.all_input_nodes]
+        self.owed[node.name] = self._held_weights(node) + self._owed(sources)
+        found = sum(self.looked_up.pop(source, 0) for source in sources)
+        if found:
+            self.looked_up[node.name] = found
+
+    def _owed(self, sources: Sequence[str]) -> int:
+        return sum(self.owed.pop(source, 0) for source in sources)
 
     def _kept(self, name: str, module: FullLayer) -> LayerShape:
         """What the candidate keeps of a layer, before its weight is factorised."""
@@ -232,8 +264,8 @@ class _Walk:
         value = self.graph.shapes.call(node, arguments, keywords)
         self.values[node.name] = value
         inputs = self._inputs(node)
-        if not inputs:  # made of constants: folded when the model is loaded
-            self.owed[node.name] = self._held_weights(node)
+        if not inputs:
+            self._fold(node)
             return
         base = _base(node)
         if (
@@ -247,9 +279,12 @@ class _Walk:
         elif isinstance(value, torch.Tensor):
             if node.target is operator.getitem:
                 base = _base(node.all_input_nodes[0])
-            owed = sum(self.owed.pop(argument.name, 0) for argument in node.all_input_nodes)
-            held = self._held_weights(node) + owed
+            sources = [self.selection.resolve(argument.name) for argument in node.all_input_nodes]
+            held = self._held_weights(node) + self._owed(sources)
             attributes = dict(_attributes(base, arguments, value)) | ({"bias": 0} if held else {})
+            found = sum(self.looked_up.get(source, 0) for source in sources)
+            if found and not held:  # stored as the table that it was found in
+                held, attributes = found, {**attributes, "bias": 0, "again": 1}
             if base == "gelu" and keywords.get("approximate", "none") != "none":
                 attributes["approximate"] = str(keywords["approximate"])
             self._emit(

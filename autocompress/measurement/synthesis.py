@@ -267,6 +267,10 @@ def _concat(writer: Writer, op: Op, inputs: list[str]) -> str:
 
 def _embedding(writer: Writer, op: Op, inputs: list[str]) -> str:
     rows, width = op.weight_shape
+    if not inputs:  # places of a row
+        places = np.arange(op.shape[-2], dtype=np.int64) % rows
+        ids = np.broadcast_to(places, op.shape[:-1])
+        inputs = [writer.constant(f"{op.name}.ids", np.ascontiguousarray(ids))]
     if op.weight_bits == 32 and not op.codebook:
         table = writer.constant(f"{op.name}.table", writer.normal(op.weight_shape, width**-0.5))
         return writer.node("Gather", [table, *inputs], f"{op.name}.out")
@@ -402,6 +406,8 @@ def synthesise(ops: Sequence[Op], quantized: Collection[str], *, seed: int = 0) 
     inputs: list[Any] = []
     outputs: list[Any] = []
     for op in ops:
+        if op.is_folded:
+            continue
         if not supported(op):
             raise RequestError(f"operation {op.name!r} of kind {op.kind!r} cannot be synthesised")
         if op.kind == "input":

@@ -157,7 +157,7 @@ class _Builder:
 
     def build(self) -> Graph:
         for op in self.ops:
-            if op.name in self.done or op.kind == "output":
+            if op.name in self.done or op.kind == "output" or op.is_folded:
                 continue
             if op.kind == "input":
                 self.graph.types[op.name] = _kind_of(op)
@@ -397,7 +397,10 @@ class _Builder:
 
     def _embedding(self, op: Op) -> None:
         """Rows of a table, made floats once they have been looked up."""
-        ids, shape = op.inputs[0], op.weight_shape
+        ids, shape = next(iter(op.inputs), ""), op.weight_shape
+        if not ids:  # places of a row that may have any length
+            ids = self.graph.name(f"{op.name}.ids")
+            self.graph.types[ids] = TensorType("int64", op.shape[:-1])
         stored = "float32"
         if op.codebook:
             stored = "uint8"
