@@ -28,7 +28,9 @@ _KINDS: Mapping[str, str] = {
     "tanh": "tanh", "leaky_relu": "leaky_relu", "elu": "elu", "add": "add", "sub": "sub",
     "mul": "mul", "div": "div", "matmul": "matmul", "bmm": "matmul", "softmax": "softmax",
     "layer_norm": "layer_norm", "to": "cast", "_to_copy": "cast", "ne": "not_equal",
-    "eq": "equal", "sum": "sum", "rsub": "sub", "clamp": "clamp",
+    "eq": "equal", "gt": "greater", "lt": "less", "logical_not": "logical_not",
+    "bitwise_not": "logical_not", "masked_fill": "masked_fill", "sum": "sum", "rsub": "sub",
+    "clamp": "clamp",
     "scaled_dot_product_attention": "attention", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
@@ -115,6 +117,8 @@ class _Walk:
         fx.map_arg((node.args, node.kwargs), read.append)
         found = (self.producer.get(self.selection.resolve(argument.name)) for argument in read)
         names = tuple(name for name in found if name is not None)
+        if _base(node) == "rsub":
+            return names[::-1]
         return names if _base(node) in _OPERANDS else tuple(dict.fromkeys(names))
 
     def _emit(
@@ -285,6 +289,10 @@ class _Walk:
             found = sum(self.looked_up.get(source, 0) for source in sources)
             if found and not held:  # stored as the table that it was found in
                 held, attributes = found, {**attributes, "bias": 0, "again": 1}
+            if len(inputs) == 1 and self._comes_second(node, base):
+                attributes["reversed"] = 1
+            if base == "clamp":
+                attributes |= _bounds(arguments, keywords)
             if base == "gelu" and keywords.get("approximate", "none") != "none":
                 attributes["approximate"] = str(keywords["approximate"])
             self._emit(
@@ -294,6 +302,12 @@ class _Walk:
                 attributes=tuple(sorted(attributes.items())),
                 weight_shape=(held,) if held else (),
             )
+
+    def _comes_second(self, node: fx.Node, base: str) -> bool:
+        """Whether the one tensor that an operation reads is taken from, or divides, a constant."""
+        first = node.args[0] if node.args else None
+        made = isinstance(first, fx.Node) and self.selection.resolve(first.name) in self.producer
+        return made if base == "rsub" else base in {"sub", "div"} and not made
 
     def _held_weights(self, node: fx.Node) -> int:
         """Weights that the operation reads and no layer owns, such as an embedding's table."""
@@ -371,6 +385,8 @@ def _kind(base: str, arguments: Any, value: torch.Tensor) -> str:
             return "global_avg_pool"
         if not _adaptive_attributes(arguments[0], value):
             return "adaptive_avg_pool"  # windows of different sizes: no runtime has one kernel
+    if base == "bitwise_not" and value.dtype != torch.bool:
+        return "aten.bitwise_not"
     return _KINDS.get(base, f"aten.{base}")
 
 
@@ -392,6 +408,8 @@ def _attributes(
     if base == "hardtanh":
         low, high = (arguments[1], arguments[2]) if len(arguments) > 2 else (-1.0, 1.0)
         return (("high", float(high)), ("low", float(low)))
+    if base in {"eq", "ne", "gt", "lt"}:
+        return _comparison(arguments)
     if base in {"mean", "sum"}:
         keep = bool(arguments[2]) if len(arguments) > 2 else False
         return (("axes", _axes(arguments)), ("keepdim", int(keep)))
@@ -422,6 +440,24 @@ def _adaptive_attributes(
         return ()
     kernel = pair([before // after for before, after in spans])
     return (("kernel", kernel), ("padding", (0, 0)), ("stride", kernel))
+
+
+def _comparison(arguments: Any) -> tuple[tuple[str, Attribute], ...]:
+    """What is compared, and the number that it is compared with, if it is one."""
+    one, other = arguments[:2]
+    operand = str(one.dtype).removeprefix("torch.")
+    number = () if isinstance(other, torch.Tensor) else (("number", other),)
+    return (*number, ("operand", operand))
+
+
+def _bounds(arguments: Any, keywords: Mapping[str, Any]) -> dict[str, Attribute]:
+    """The numbers between which values are kept, as far as there are any."""
+    places = {"low": ("min", 1), "high": ("max", 2)}
+    given = {
+        key: arguments[at] if len(arguments) > at else keywords.get(name)
+        for key, (name, at) in places.items()
+    }
+    return {key: float(bound) for key, bound in given.items() if isinstance(bound, int | float)}
 
 
 def _axes(arguments: Any) -> tuple[int, ...]:

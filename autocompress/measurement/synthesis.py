@@ -28,6 +28,7 @@ _UNARY = {
     "gelu": "Gelu",
     "leaky_relu": "LeakyRelu",
     "elu": "Elu",
+    "logical_not": "Not",
 }
 #: ONNX's number of 32-bit floats.
 _FLOAT = 1
@@ -305,11 +306,19 @@ def _attention(writer: Writer, op: Op, inputs: list[str]) -> str:
 
 
 def _compare(writer: Writer, op: Op, inputs: list[str]) -> str:
-    zero = writer.constant(f"{op.name}.zero", np.int64(0))
-    same = writer.node("Equal", [*inputs, zero], f"{op.name}.same")
-    if op.kind == "equal":
-        return same
-    return writer.node("Not", [same], f"{op.name}.out")
+    operands = list(inputs)
+    if len(operands) == 1:
+        number = np.array(op.attribute("number"), str(op.attribute("operand", "float32")))
+        operands.append(writer.constant(f"{op.name}.number", number))
+    node = {"greater": "Greater", "less": "Less"}.get(op.kind, "Equal")
+    found = writer.node(node, operands, f"{op.name}.found")
+    return found if op.kind != "not_equal" else writer.node("Not", [found], f"{op.name}.out")
+
+
+def _masked_fill(writer: Writer, op: Op, inputs: list[str]) -> str:
+    value, mask = inputs
+    filler = writer.constant(f"{op.name}.filler", np.float32(-1e4))
+    return writer.node("Where", [mask, filler, value], f"{op.name}.out")
 
 
 def _cast(writer: Writer, op: Op, inputs: list[str]) -> str:
@@ -320,8 +329,12 @@ def _cast(writer: Writer, op: Op, inputs: list[str]) -> str:
 
 
 def _clamp(writer: Writer, op: Op, inputs: list[str]) -> str:
-    low = writer.constant(f"{op.name}.low", np.float32(1.0))
-    return writer.node("Clip", [*inputs, low], f"{op.name}.out")
+    given, dtype = dict(op.attributes), str(op.attribute("dtype", "float32"))
+    bounds = [
+        writer.constant(f"{op.name}.{name}", np.array(given[name], dtype)) if name in given else ""
+        for name in ("low", "high")
+    ]
+    return writer.node("Clip", [*inputs, *bounds], f"{op.name}.out")
 
 
 def _reduce(writer: Writer, op: Op, inputs: list[str]) -> str:
@@ -349,8 +362,11 @@ def _binary(writer: Writer, op: Op, inputs: list[str]) -> str:
     if len(operands) < 2 and op.weight_shape:  # such as a table of positions
         held = writer.normal(op.shape[1:], 0.1)
         operands.append(writer.constant(f"{op.name}.held", held))
-    while len(operands) < 2:
-        operands.append(writer.constant(f"{op.name}.scalar", np.float32(1.5)))
+    if len(operands) < 2:
+        number = np.array(1.5, str(op.attribute("dtype", "float32")))
+        operands.append(writer.constant(f"{op.name}.scalar", number))
+    if len(inputs) == 1 and op.attribute("reversed"):
+        operands.reverse()
     return writer.node(_BINARY[op.kind], operands, f"{op.name}.out")
 
 
@@ -373,6 +389,9 @@ KINDS = {
     "attention": _attention,
     "equal": _compare,
     "not_equal": _compare,
+    "greater": _compare,
+    "less": _compare,
+    "masked_fill": _masked_fill,
     "cast": _cast,
     "clamp": _clamp,
     "sum": _reduce,

@@ -125,7 +125,7 @@ def test_tables_of_numbers_are_no_ids(change: Callable[[Any], Any]) -> None:
     data = Data((change(np.arange(40).reshape(10, 4)), np.arange(10) % 2))
     assert data.vocabulary is None
     assert data.describe()["vocabulary"] is None
-    with pytest.raises(RequestError, match="token ids .integers from 0.*bytes or negative"):
+    with pytest.raises(RequestError, match=r"token ids .integers from 0.*bytes or negative"):
         load_space(
             "text_encoder", input_shape=data.input_shape, num_classes=2, vocabulary=data.vocabulary
         )

@@ -43,14 +43,14 @@ class Slopes(nn.Module):
         self.slopes = nn.Parameter(torch.tensor([0.5, 2.0]).view(HEADS, 1, 1))
         self.head = nn.Linear(WIDTH, 3)
 
-    def operands(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        layers = (self.query, self.key, self.value)
-        return tuple(m(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for m in layers)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mask = x.mean(2).unsqueeze(1).unsqueeze(1) * self.slopes
         x = self.first(x)
-        found = F.scaled_dot_product_attention(*self.operands(x), attn_mask=mask)
+        query, key, value = (
+            m(x).unflatten(2, (HEADS, -1)).transpose(1, 2)
+            for m in (self.query, self.key, self.value)
+        )
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         logits: torch.Tensor = self.head(self.out(found.transpose(1, 2).flatten(2)).mean(1))
         return logits
 

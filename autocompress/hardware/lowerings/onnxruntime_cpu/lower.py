@@ -48,6 +48,7 @@ _UNARY = {
 #: ONNX's numbers of element types.
 _FLOAT, _INT32 = 1, 6
 _BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
+_COMPARISONS = {"equal": "Equal", "greater": "Greater", "less": "Less"}
 _INTEGER_UNARY = {
     "sigmoid": "ms:QLinearSigmoid",
     "leaky_relu": "ms:QLinearLeakyRelu",
@@ -149,6 +150,10 @@ class _Builder:
             "attention": self._attention,
             "equal": self._compare,
             "not_equal": self._compare,
+            "greater": self._compare,
+            "less": self._compare,
+            "logical_not": self._logical_not,
+            "masked_fill": self._masked_fill,
             "cast": self._cast,
             "clamp": self._clamp,
             "sum": self._sum,
@@ -467,15 +472,25 @@ class _Builder:
         return key
 
     def _compare(self, op: Op) -> None:
-        number = TensorType(_kind_of(self.by_name[op.inputs[0]]).dtype, (), constant=True)
-        if number.dtype == "int64":
-            number = TensorType("int64", (), True, (0,))
-        if op.kind == "equal":
-            self._finish(op, "Equal", [op.inputs[0], number])
+        operands: list[Operand] = [self._float(name, op) for name in op.inputs]
+        if len(operands) == 1:
+            dtype, number = str(op.attribute("operand", "float32")), op.attribute("number")
+            values = (int(number),) if dtype == "int64" and isinstance(number, int | float) else ()
+            operands.append(TensorType(dtype, (), True, values))
+        if op.kind != "not_equal":
+            self._finish(op, _COMPARISONS[op.kind], operands)
             return
         same = self.graph.name(f"{op.name}.same")
-        self.graph.add("Equal", [op.inputs[0], number], same, _kind_of(op), op.name)
+        self.graph.add("Equal", operands, same, _kind_of(op), op.name)
         self._finish(op, "Not", [same])
+
+    def _logical_not(self, op: Op) -> None:
+        self._finish(op, "Not", [op.inputs[0]])
+
+    def _masked_fill(self, op: Op) -> None:
+        """A number where the mask, which comes second, is true."""
+        value, mask = op.inputs
+        self._finish(op, "Where", [mask, SCALE, self._float(value, op)])
 
     def _cast(self, op: Op) -> None:
         import numpy as np
@@ -485,7 +500,10 @@ class _Builder:
         self._finish(op, "Cast", [op.inputs[0]], to=int(to))
 
     def _clamp(self, op: Op) -> None:
-        self._finish(op, "Clip", [self._float(op.inputs[0], op), SCALE])
+        number = TensorType(_kind_of(op).dtype, (), constant=True)
+        given = dict(op.attributes)
+        low, high = (number if bound in given else None for bound in ("low", "high"))
+        self._finish(op, "Clip", [self._float(op.inputs[0], op), low, high])
 
     def _sum(self, op: Op) -> None:
         self._reduce(op, "ReduceSum")
@@ -519,7 +537,7 @@ class _Builder:
             return
         operands = [self._float(name, op) for name in op.inputs]
         if len(operands) == 1:
-            operands.append(_constant_operand(op))
+            operands.insert(0 if op.attribute("reversed") else 1, _constant_operand(op))
         self._finish(op, _BINARY[op.kind], operands)
 
     def _unary(self, op: Op) -> None:
@@ -715,14 +733,16 @@ class _Builder:
 
 def _is_factor(op: Op) -> bool:
     """Whether an operation multiplies with, or divides by, one number."""
-    return op.kind in {"mul", "div"} and len(op.inputs) == 1 and not op.weight_shape
+    alone = len(op.inputs) == 1 and not op.weight_shape and not op.attribute("reversed")
+    return op.kind in {"mul", "div"} and alone
 
 
 def _constant_operand(op: Op) -> TensorType:
     """What an operation of two operands reads besides an activation."""
     held = prod(op.weight_shape) if op.weight_shape else 1
     shapes = [op.shape[start:] for start in range(len(op.shape))]
-    return next((_f32(shape, constant=True) for shape in shapes if prod(shape) == held), SCALE)
+    shape = next((shape for shape in shapes if prod(shape) == held), ())
+    return TensorType(_kind_of(op).dtype, shape, constant=True)
 
 
 def _kind_of(op: Op) -> TensorType:
