@@ -299,6 +299,8 @@ def _attention(writer: Writer, op: Op, inputs: list[str]) -> str:
     scaled = writer.node("Mul", [query, factor], f"{op.name}.scaled")
     turned = writer.node("Transpose", [key], f"{op.name}.turned", perm=perm)
     scores = writer.node("MatMul", [scaled, turned], f"{op.name}.scores")
+    if op.weight_shape and not mask:  # a bias that is learned, or held with the weights
+        mask = [writer.constant(f"{op.name}.bias", writer.normal((1,), 0.1))]
     if mask:
         scores = writer.node("Add", [scores, mask[0]], f"{op.name}.masked")
     weights = writer.node("Softmax", [scores], f"{op.name}.weights", axis=rank - 1)

@@ -43,8 +43,11 @@ class Slopes(nn.Module):
         self.slopes = nn.Parameter(torch.tensor([0.5, 2.0]).view(HEADS, 1, 1))
         self.head = nn.Linear(WIDTH, 3)
 
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(2).unsqueeze(1).unsqueeze(1) * self.slopes
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mask = x.mean(2).unsqueeze(1).unsqueeze(1) * self.slopes
+        mask = self.mask(x)
         x = self.first(x)
         query, key, value = (
             m(x).unflatten(2, (HEADS, -1)).transpose(1, 2)
@@ -55,20 +58,33 @@ class Slopes(nn.Module):
         return logits
 
 
+class Biases(Slopes):
+    """Each head adds a bias that is learned for each pair of places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.biases = nn.Parameter(torch.randn(HEADS, LENGTH, LENGTH))
+
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        return self.biases
+
+
 @cache
-def graph() -> ModelGraph:
+def graph(kind: str = "Slopes") -> ModelGraph:
     torch.manual_seed(0)
-    return inspect_model(randomise(Slopes()), (torch.randn(1, LENGTH, WIDTH),))
+    model = {"Slopes": Slopes, "Biases": Biases}[kind]()
+    return inspect_model(randomise(model), (torch.randn(1, LENGTH, WIDTH),))
 
 
 CANDIDATES = {"fp32": Candidate(), "int8": uniform(graph().layers, 8, 8)}
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
-def test_an_analytic_device_multiplies_twice(name: str) -> None:
-    ops = graph().operations(CANDIDATES[name])
+@pytest.mark.parametrize("kind", ["Slopes", "Biases"])
+def test_an_analytic_device_multiplies_twice(kind: str, name: str) -> None:
+    ops = graph(kind).operations(CANDIDATES[name])
     (attention,) = [op for op in ops if op.kind == "attention"]
-    assert len(attention.inputs) == 4
+    assert len(attention.inputs) == (4 if kind == "Slopes" else 3)
     mine = [k for owner, k in lowering(PLAIN)(ops, quantized_tensors(ops))
             if owner == attention.name and k.op_type not in ("Dequantize", "Quantize")]  # fmt: skip
     assert [k.op_type for k in mine] == ["MatMul", "Add", "Softmax", "MatMul"]
@@ -77,14 +93,15 @@ def test_an_analytic_device_multiplies_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
-def test_what_is_priced_is_what_runs(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["Slopes", "Biases"])
+def test_what_is_priced_is_what_runs(kind: str, name: str, tmp_path: Path) -> None:
     """Its kernels and outputs; a network to time elsewhere has the same kernels."""
     candidate, path = CANDIDATES[name], tmp_path / "m.onnx"
-    ops = graph().operations(candidate)
+    ops = graph(kind).operations(candidate)
     x = torch.randn(8, LENGTH, WIDTH)
-    realised = realise(ElasticModel(graph(), []).eval(), candidate)
+    realised = realise(ElasticModel(graph(kind), []).eval(), candidate)
     model = simulate_quantization(realised, ops, [x])
-    export_onnx(model, ops, graph().example_inputs, path)
+    export_onnx(model, ops, graph(kind).example_inputs, path)
     (found,) = onnxruntime.InferenceSession(path).run(None, {"x": x.numpy()})
     with torch.no_grad():
         expected = model(x).numpy()

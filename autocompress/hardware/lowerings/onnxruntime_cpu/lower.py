@@ -444,10 +444,13 @@ class _Builder:
         self.graph.add(
             "ms:FusedMatMul", [query, turned], made, scores, op.name, transBatchA=0, transBatchB=0
         )
-        for name in mask[:1]:
-            added = self.graph.name(f"{op.name}.masked")
-            self.graph.add("Add", [made, name], added, scores, op.name)
-            made = added
+        added: list[Operand] = [*mask[:1]]
+        if not added and op.weight_shape:  # a bias that is learned, or held with the weights
+            added.append(_held(op, scores.shape[1:]))
+        for operand in added:
+            masked = self.graph.name(f"{op.name}.masked")
+            self.graph.add("Add", [made, operand], masked, scores, op.name)
+            made = masked
         weights = self.graph.name(f"{op.name}.weights")
         self.graph.add("Softmax", [made], weights, scores, op.name, axis=len(op.shape) - 1)
         self._finish(op, "MatMul", [weights, value])
@@ -537,7 +540,7 @@ class _Builder:
             return
         operands = [self._float(name, op) for name in op.inputs]
         if len(operands) == 1:
-            operands.insert(0 if op.attribute("reversed") else 1, _constant_operand(op))
+            operands.insert(0 if op.attribute("reversed") else 1, _held(op, op.shape))
         self._finish(op, _BINARY[op.kind], operands)
 
     def _unary(self, op: Op) -> None:
@@ -737,10 +740,10 @@ def _is_factor(op: Op) -> bool:
     return op.kind in {"mul", "div"} and alone
 
 
-def _constant_operand(op: Op) -> TensorType:
-    """What an operation of two operands reads besides an activation."""
+def _held(op: Op, result: tuple[int, ...]) -> TensorType:
+    """What an operation of two operands reads besides an activation, to give ``result``."""
     held = prod(op.weight_shape) if op.weight_shape else 1
-    shapes = [op.shape[start:] for start in range(len(op.shape))]
+    shapes = [result[start:] for start in range(len(result))]
     shape = next((shape for shape in shapes if prod(shape) == held), ())
     return TensorType(_kind_of(op).dtype, shape, constant=True)
 
