@@ -117,7 +117,8 @@ def largest(*, input_shape: Sequence[int], num_classes: int, vocabulary: int | N
     """
     if len(input_shape) != 1 or vocabulary is None:
         raise RequestError(
-            "space text_encoder needs token ids (integers) of shape (length,); its inputs would "
-            f"be {'floats' if vocabulary is None else 'integers'} of shape {tuple(input_shape)}"
+            "space text_encoder needs token ids (integers from 0) of shape (length,); its inputs "
+            f"would be {'floats, bytes or negative' if vocabulary is None else 'integers'}, of "
+            f"shape {tuple(input_shape)}"
         )
     return TextEncoder(vocabulary, int(input_shape[0]), num_classes)

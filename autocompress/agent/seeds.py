@@ -54,8 +54,8 @@ def _uniform(
     genome = space.original
     for i, choice in enumerate(space.choices):
         last = len(choice.options) - 1
-        if choice.name.startswith("precision:") and precision in choice.options:
-            genome[i] = choice.options.index(precision)
+        if choice.name.startswith("precision:") and precision is not None:
+            genome[i] = _precision(choice.options, precision)
         elif choice.name.startswith("width:"):
             genome[i] = round(width * last)
         elif choice.name.startswith("depth:"):
@@ -64,6 +64,15 @@ def _uniform(
             genome[i] = min(branch, last)
     label = f"{precision or 'fp32'}, width -{width:.0%}, depth -{depth:.0%}"
     return label + (f", branch {branch}" if branch else ""), space.canonical(genome)
+
+
+def _precision(options: Sequence[Scalar | None], wanted: str) -> int:
+    """Where ``wanted`` stands, or the same bits of weights with floats around them, or the first.
+
+    Embeddings have the bits of their weights alone.
+    """
+    stored = wanted.partition("a")[0] + "a32"
+    return next((options.index(one) for one in (wanted, stored) if one in options), 0)
 
 
 def sensitivity_seeds(
@@ -149,11 +158,9 @@ def neighbours(space: SearchSpace, rng: np.random.Generator, n: int) -> list[Gen
     return found
 
 
-def _options(space: SearchSpace, prefix: str) -> list[object]:
-    for choice in space.choices:
-        if choice.name.startswith(prefix):
-            return list(choice.options)
-    return []
+def _options(space: SearchSpace, prefix: str) -> set[object]:
+    """What any of the genes offers: layers of different kinds offer different things."""
+    return {o for c in space.choices if c.name.startswith(prefix) for o in c.options}
 
 
 def _most_options(space: SearchSpace, prefix: str) -> int:

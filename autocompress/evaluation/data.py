@@ -177,23 +177,19 @@ class Data:
 
     @cached_property
     def vocabulary(self) -> int | None:
-        """How many token ids there are, where the inputs are rows of them; None otherwise.
+        """How many token ids there are, where the inputs may be rows of them; None otherwise.
 
         The tokenizer tells, or else the largest id: of all examples held in memory, and of the
-        first 2,048 of each other split.
-
-        Raises:
-            DataError: an id is negative.
+        first 2,048 of each other split. Without a tokenizer, rows of integers are no ids where they
+        are bytes or one of them is negative.
         """
         x = self.example()[0]
-        if x.ndim != 2 or x.is_floating_point() or x.dtype == torch.bool:
-            return None
         if self.tokenizer is not None:
             return len(self.tokenizer)
+        if x.ndim != 2 or x.dtype not in (torch.int64, torch.int32):
+            return None
         bounds = [bound for s in self.splits.values() for bound in _bounds(s)]
-        if min(bounds) < 0:
-            raise DataError(f"a token id is {min(bounds)}; they count from 0, which is padding")
-        return max(bounds) + 1
+        return None if min(bounds) < 0 else max(bounds) + 1
 
     def example(self, n: int = 2) -> Batch:
         """The first ``n`` calibration examples: inputs to trace a model with."""

@@ -107,7 +107,7 @@ class LayerWriter:
         node = writer.take(call.name)
         if not isinstance(module, StoredLayer):
             table = writer.constant(_array(module.weight), name=name)
-            return writer.node("Gather", [table, call.value], name=node), (table,)
+            return writer.node("Gather", [table, call.value], name=node, axis=0), (table,)
         held = module.stored(None)
         codes = _array(held.codes)
         if held.bits == 16:
@@ -118,15 +118,15 @@ class LayerWriter:
         if held.bits < 8:  # no runtime looks up parts of bytes
             stored = writer.cast(stored, np.uint8 if held.table is not None else np.int8)
             names = (*names, stored)
-        rows = writer.node("Gather", [stored, call.value], name=node)
+        rows = writer.node("Gather", [stored, call.value], name=node, axis=0)
         if held.table is not None:
             values = writer.constant(_array(held.table), name=f"t{call.index}")
-            rows = writer.node("Gather", [values, writer.cast(rows, np.int32)])
+            rows = writer.node("Gather", [values, writer.cast(rows, np.int32)], axis=0)
         else:
             rows = writer.cast(rows, np.float32)
         if held.scale is not None:
             steps = writer.constant(_array(held.scale).reshape(-1, 1), name=f"s{call.index}")
-            rows = writer.node("Mul", [rows, writer.node("Gather", [steps, call.value])])
+            rows = writer.node("Mul", [rows, writer.node("Gather", [steps, call.value], axis=0)])
         return rows, names
 
     def _conv(self, call: LayerCall, module: nn.Conv2d) -> tuple[str, tuple[str, ...]]:

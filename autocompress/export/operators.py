@@ -252,6 +252,14 @@ def _logical_not(writer: OnnxWriter, call: Call) -> str | None:
     return writer.node("Not", [call.value], name=call.name)
 
 
+def _masked_fill(writer: OnnxWriter, call: Call) -> str | None:
+    if call.inputs[0].dtype != torch.float32 or call.inputs[1].dtype != torch.bool:
+        return None
+    filler = writer.scalar(float(call.arguments["value"]))
+    operands = [str(call.arguments["mask"]), filler, call.value]
+    return writer.node("Where", operands, name=call.name)
+
+
 def _convert(writer: OnnxWriter, call: Call) -> str:
     if call.inputs[0].dtype == call.output.dtype:
         return call.value
@@ -354,6 +362,7 @@ OPERATORS: Mapping[str, Emitter] = {
     "ne.Scalar": _compare("Equal", negated=True),
     "gt.Scalar": _compare("Greater"),
     "lt.Scalar": _compare("Less"),
+    "masked_fill.Scalar": _masked_fill,
     "logical_not": _logical_not,
     "bitwise_not": _logical_not,
     "to.dtype": _convert,
@@ -372,9 +381,10 @@ OPERATORS: Mapping[str, Emitter] = {
 _ANY_TYPE = frozenset(
     {
         "eq.Scalar", "ne.Scalar", "gt.Scalar", "lt.Scalar", "logical_not", "bitwise_not",
-        "to.dtype", "_to_copy", "sum.dim_IntList", "cat", "permute", "transpose.int", "flatten",
-        "view.default", "reshape", "unflatten.int", "squeeze", "unsqueeze", "dropout",
-        "contiguous", "clone", "detach", "alias", "select.int", "slice.Tensor", "expand",
+        "masked_fill.Scalar", "to.dtype", "_to_copy", "sum.dim_IntList", "cat", "permute",
+        "transpose.int", "flatten", "view.default", "reshape", "unflatten.int", "squeeze",
+        "unsqueeze", "dropout", "contiguous", "clone", "detach", "alias", "select.int",
+        "slice.Tensor", "expand",
     }
 )  # fmt: skip
 

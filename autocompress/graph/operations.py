@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -28,7 +28,9 @@ _KINDS: Mapping[str, str] = {
     "tanh": "tanh", "leaky_relu": "leaky_relu", "elu": "elu", "add": "add", "sub": "sub",
     "mul": "mul", "div": "div", "matmul": "matmul", "bmm": "matmul", "softmax": "softmax",
     "layer_norm": "layer_norm", "to": "cast", "_to_copy": "cast", "ne": "not_equal",
-    "eq": "equal", "sum": "sum", "rsub": "sub", "clamp": "clamp",
+    "eq": "equal", "gt": "greater", "lt": "less", "logical_not": "logical_not",
+    "bitwise_not": "logical_not", "masked_fill": "masked_fill", "sum": "sum", "rsub": "sub",
+    "clamp": "clamp",
     "scaled_dot_product_attention": "attention", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
@@ -39,6 +41,10 @@ _KINDS: Mapping[str, str] = {
 #: Modules whose weights a policy compresses.
 FullLayer: TypeAlias = nn.Conv2d | nn.Linear | nn.Embedding
 
+#: Calls that read a tensor as often as it is given, though it be the same one.
+_OPERANDS = frozenset({
+    "add", "sub", "rsub", "mul", "div", "matmul", "bmm", "cat", "scaled_dot_product_attention",
+})  # fmt: skip
 #: Calls that leave nothing in the deployed graph.
 _NOTHING = frozenset({"dropout", "contiguous", "clone", "detach", "alias"})
 
@@ -62,6 +68,7 @@ class _Walk:
         self.ops: list[Op] = []
         self.held: set[str] = set()  # free tensors that are counted already
         self.owed: dict[str, int] = {}  # weights of a node whose results are operations
+        self.looked_up: dict[str, int] = {}  # the same of what fixed ids find in a table
         self.stored: set[str] = set()  # layers whose weights are counted already
         self.calls = Counter(
             str(graph.nodes[name].target)
@@ -106,17 +113,13 @@ class _Walk:
         return self.values[self.selection.resolve(node.name)]
 
     def _inputs(self, node: fx.Node) -> tuple[str, ...]:
-        found: dict[str, None] = {}
-        for argument in node.all_input_nodes:
-            name = self.producer.get(self.selection.resolve(argument.name))
-            if name is not None:
-                found[name] = None
-        names = tuple(found)
-        if len(names) == 1 and str(node.target).startswith(("aten.add.", "aten.mul.")):
-            read = [a for a in node.args if isinstance(a, fx.Node)]
-            made = [a for a in read if self.selection.resolve(a.name) in self.producer]
-            return names * len(made)
-        return names
+        read: list[fx.Node] = []
+        fx.map_arg((node.args, node.kwargs), read.append)
+        found = (self.producer.get(self.selection.resolve(argument.name)) for argument in read)
+        names = tuple(name for name in found if name is not None)
+        if _base(node) == "rsub":
+            return names[::-1]
+        return names if _base(node) in _OPERANDS else tuple(dict.fromkeys(names))
 
     def _emit(
         self, node: fx.Node, kind: str, inputs: tuple[str, ...], name: str = "", **more: Any
@@ -145,7 +148,9 @@ class _Walk:
             self._layer(node, name, module, value)
             return
         self.values[node.name] = value
-        if isinstance(module, nn.Dropout):
+        if not self._inputs(node):
+            self._fold(node)
+        elif isinstance(module, nn.Dropout):
             self._forward(node, source)
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and self._folds(source, value):
             self._forward(node, source)
@@ -186,6 +191,9 @@ class _Walk:
         self.stored.add(name)
         shapes = factors(layer, whole, policy) or (whole,)
         inputs = self._inputs(node)
+        folded = layer.kind == "embedding" and not inputs and not self._follows_input(node)
+        if folded:  # the table is stored all the same
+            more["folded"] = 1
         names, labels = part_names(node.name, len(shapes)), part_layers(name, len(shapes))
         kinds = part_kinds(layer.kind, len(shapes))
         for part, label, shape, kind in zip(names, labels, shapes, kinds, strict=True):
@@ -201,6 +209,32 @@ class _Walk:
                 **_coded(kind, policy, shape.weight, attributes),
             )  # fmt: skip
             inputs = (part,)
+        if folded:
+            del self.producer[node.name]
+            self.looked_up[node.name] = value.numel()
+
+    def _follows_input(self, node: fx.Node) -> bool:
+        """Whether anything about ``node`` depends on an input, its sizes included."""
+        open_, seen = [node], {node}
+        while open_:
+            for argument in open_.pop().all_input_nodes:
+                if argument.op == "placeholder":
+                    return True
+                if argument not in seen:
+                    seen.add(argument)
+                    open_.append(argument)
+        return False
+
+    def _fold(self, node: fx.Node) -> None:
+        """``node`` is made of constants: runtimes compute it when they load the model."""
+        sources = [self.selection.resolve(argument.name) for argument in node.all_input_nodes]
+        self.owed[node.name] = self._held_weights(node) + self._owed(sources)
+        found = sum(self.looked_up.pop(source, 0) for source in sources)
+        if found:
+            self.looked_up[node.name] = found
+
+    def _owed(self, sources: Sequence[str]) -> int:
+        return sum(self.owed.pop(source, 0) for source in sources)
 
     def _kept(self, name: str, module: FullLayer) -> LayerShape:
         """What the candidate keeps of a layer, before its weight is factorised."""
@@ -234,8 +268,8 @@ class _Walk:
         value = self.graph.shapes.call(node, arguments, keywords)
         self.values[node.name] = value
         inputs = self._inputs(node)
-        if not inputs:  # made of constants: folded when the model is loaded
-            self.owed[node.name] = self._held_weights(node)
+        if not inputs:
+            self._fold(node)
             return
         base = _base(node)
         if (
@@ -249,9 +283,16 @@ class _Walk:
         elif isinstance(value, torch.Tensor):
             if node.target is operator.getitem:
                 base = _base(node.all_input_nodes[0])
-            owed = sum(self.owed.pop(argument.name, 0) for argument in node.all_input_nodes)
-            held = self._held_weights(node) + owed
+            sources = [self.selection.resolve(argument.name) for argument in node.all_input_nodes]
+            held = self._held_weights(node) + self._owed(sources)
             attributes = dict(_attributes(base, arguments, value)) | ({"bias": 0} if held else {})
+            found = sum(self.looked_up.get(source, 0) for source in sources)
+            if found and not held:  # stored as the table that it was found in
+                held, attributes = found, {**attributes, "bias": 0, "again": 1}
+            if len(inputs) == 1 and self._comes_second(node, base):
+                attributes["reversed"] = 1
+            if base == "clamp":
+                attributes |= _bounds(arguments, keywords)
             if base == "gelu" and keywords.get("approximate", "none") != "none":
                 attributes["approximate"] = str(keywords["approximate"])
             self._emit(
@@ -261,6 +302,12 @@ class _Walk:
                 attributes=tuple(sorted(attributes.items())),
                 weight_shape=(held,) if held else (),
             )
+
+    def _comes_second(self, node: fx.Node, base: str) -> bool:
+        """Whether the one tensor that an operation reads is taken from, or divides, a constant."""
+        first = node.args[0] if node.args else None
+        made = isinstance(first, fx.Node) and self.selection.resolve(first.name) in self.producer
+        return made if base == "rsub" else base in {"sub", "div"} and not made
 
     def _held_weights(self, node: fx.Node) -> int:
         """Weights that the operation reads and no layer owns, such as an embedding's table."""
@@ -338,6 +385,8 @@ def _kind(base: str, arguments: Any, value: torch.Tensor) -> str:
             return "global_avg_pool"
         if not _adaptive_attributes(arguments[0], value):
             return "adaptive_avg_pool"  # windows of different sizes: no runtime has one kernel
+    if base == "bitwise_not" and value.dtype != torch.bool:
+        return "aten.bitwise_not"
     return _KINDS.get(base, f"aten.{base}")
 
 
@@ -359,9 +408,11 @@ def _attributes(
     if base == "hardtanh":
         low, high = (arguments[1], arguments[2]) if len(arguments) > 2 else (-1.0, 1.0)
         return (("high", float(high)), ("low", float(low)))
+    if base in {"eq", "ne", "gt", "lt"}:
+        return _comparison(arguments)
     if base in {"mean", "sum"}:
         keep = bool(arguments[2]) if len(arguments) > 2 else False
-        return (("keepdim", int(keep)),)
+        return (("axes", _axes(arguments)), ("keepdim", int(keep)))
     return ()
 
 
@@ -389,6 +440,32 @@ def _adaptive_attributes(
         return ()
     kernel = pair([before // after for before, after in spans])
     return (("kernel", kernel), ("padding", (0, 0)), ("stride", kernel))
+
+
+def _comparison(arguments: Any) -> tuple[tuple[str, Attribute], ...]:
+    """What is compared, and the number that it is compared with, if it is one."""
+    one, other = arguments[:2]
+    operand = str(one.dtype).removeprefix("torch.")
+    number = () if isinstance(other, torch.Tensor) else (("number", other),)
+    return (*number, ("operand", operand))
+
+
+def _bounds(arguments: Any, keywords: Mapping[str, Any]) -> dict[str, Attribute]:
+    """The numbers between which values are kept, as far as there are any."""
+    places = {"low": ("min", 1), "high": ("max", 2)}
+    given = {
+        key: arguments[at] if len(arguments) > at else keywords.get(name)
+        for key, (name, at) in places.items()
+    }
+    return {key: float(bound) for key, bound in given.items() if isinstance(bound, int | float)}
+
+
+def _axes(arguments: Any) -> tuple[int, ...]:
+    """Dimensions that a reduction does away with."""
+    rank = arguments[0].dim()
+    given = arguments[1] if len(arguments) > 1 else None
+    wanted = range(rank) if given is None or given == [] else _ints(given)
+    return tuple(sorted(axis % rank for axis in wanted))
 
 
 def _permutation(base: str, arguments: Any) -> tuple[int, ...]:

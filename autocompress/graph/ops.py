@@ -36,7 +36,8 @@ class Op:
         layer: the user's layer name for conv, linear and embedding ("<layer>.0", "<layer>.1" and so
             on for the parts of a low-rank layer).
         attributes: sorted pairs: kernel, stride, padding, dilation, groups, bias, axis …; "dtype"
-            where its output is no float32.
+            where its output is no float32; "folded" where it reads constants alone, so that only
+            its weights remain when a model is loaded.
         weight_shape: shape of the weight, or empty.
         weight_bits: bits per stored weight.
         activation_bits: bits of input and output activations that the layer's policy asks for; 32
@@ -70,6 +71,11 @@ class Op:
         return self.kind in LAYER_KINDS and self.weight_bits <= 8 and self.activation_bits <= 8
 
     @property
+    def is_folded(self) -> bool:
+        """Whether runtimes compute it when they load a model, not when they run it."""
+        return bool(self.attribute("folded"))
+
+    @property
     def stores_rounded(self) -> bool:
         """Whether its weights are stored as anything but 32-bit floats."""
         return self.weight_bits < 32 or self.codebook > 0
@@ -77,7 +83,7 @@ class Op:
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one sample; 0 for operations without weights."""
-        if self.kind not in LAYER_KINDS:
+        if self.kind not in LAYER_KINDS or self.is_folded:
             return 0
         if self.kind == "linear":
             return prod(self.shape[1:]) * self.weight_shape[1]
@@ -90,3 +96,13 @@ class Op:
             return 0
         bias = self.weight_shape[0] if self.attribute("bias") else 0
         return prod(self.weight_shape) + bias
+
+
+def reduced_axes(op: Op, rank: int) -> tuple[int, ...]:
+    """Dimensions that a sum or mean does away with, of an input with ``rank`` dimensions.
+
+    Where the operation does not say (one that was read from a file), all between the batch and the
+    features.
+    """
+    axes = op.attribute("axes", ())
+    return axes if isinstance(axes, tuple) and axes else tuple(range(1, max(2, rank - 1)))

@@ -76,7 +76,9 @@ def lifetimes(
         root = owner[op.name]
         first.setdefault(root, step)
         size.setdefault(root, 0)
-        if tails[op.name] == op.name:  # else its values only exist after the fused activation
+        if (
+            tails[op.name] == op.name and not op.is_folded
+        ):  # else its values only exist after the fused activation
             size[root] = max(size[root], tensor_bytes(op, quantized))
         for name in (op.name, *op.inputs):
             last[owner[name]] = step

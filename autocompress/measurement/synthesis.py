@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autocompress.errors import RequestError
-from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op
+from autocompress.graph.ops import FUSED_TAILS, PASS_THROUGH, Op, reduced_axes
 from autocompress.graph.precision import fused_tails
 
 OPSET = 21
@@ -28,6 +28,7 @@ _UNARY = {
     "gelu": "Gelu",
     "leaky_relu": "LeakyRelu",
     "elu": "Elu",
+    "logical_not": "Not",
 }
 #: ONNX's number of 32-bit floats.
 _FLOAT = 1
@@ -267,6 +268,10 @@ def _concat(writer: Writer, op: Op, inputs: list[str]) -> str:
 
 def _embedding(writer: Writer, op: Op, inputs: list[str]) -> str:
     rows, width = op.weight_shape
+    if not inputs:  # places of a row
+        places = np.arange(op.shape[-2], dtype=np.int64) % rows
+        ids = np.broadcast_to(places, op.shape[:-1])
+        inputs = [writer.constant(f"{op.name}.ids", np.ascontiguousarray(ids))]
     if op.weight_bits == 32 and not op.codebook:
         table = writer.constant(f"{op.name}.table", writer.normal(op.weight_shape, width**-0.5))
         return writer.node("Gather", [table, *inputs], f"{op.name}.out")
@@ -294,6 +299,8 @@ def _attention(writer: Writer, op: Op, inputs: list[str]) -> str:
     scaled = writer.node("Mul", [query, factor], f"{op.name}.scaled")
     turned = writer.node("Transpose", [key], f"{op.name}.turned", perm=perm)
     scores = writer.node("MatMul", [scaled, turned], f"{op.name}.scores")
+    if op.weight_shape and not mask:  # a bias that is learned, or held with the weights
+        mask = [writer.constant(f"{op.name}.bias", writer.normal((1,), 0.1))]
     if mask:
         scores = writer.node("Add", [scores, mask[0]], f"{op.name}.masked")
     weights = writer.node("Softmax", [scores], f"{op.name}.weights", axis=rank - 1)
@@ -301,11 +308,19 @@ def _attention(writer: Writer, op: Op, inputs: list[str]) -> str:
 
 
 def _compare(writer: Writer, op: Op, inputs: list[str]) -> str:
-    zero = writer.constant(f"{op.name}.zero", np.int64(0))
-    same = writer.node("Equal", [*inputs, zero], f"{op.name}.same")
-    if op.kind == "equal":
-        return same
-    return writer.node("Not", [same], f"{op.name}.out")
+    operands = list(inputs)
+    if len(operands) == 1:
+        number = np.array(op.attribute("number"), str(op.attribute("operand", "float32")))
+        operands.append(writer.constant(f"{op.name}.number", number))
+    node = {"greater": "Greater", "less": "Less"}.get(op.kind, "Equal")
+    found = writer.node(node, operands, f"{op.name}.found")
+    return found if op.kind != "not_equal" else writer.node("Not", [found], f"{op.name}.out")
+
+
+def _masked_fill(writer: Writer, op: Op, inputs: list[str]) -> str:
+    value, mask = inputs
+    filler = writer.constant(f"{op.name}.filler", np.float32(-1e4))
+    return writer.node("Where", [mask, filler, value], f"{op.name}.out")
 
 
 def _cast(writer: Writer, op: Op, inputs: list[str]) -> str:
@@ -316,14 +331,20 @@ def _cast(writer: Writer, op: Op, inputs: list[str]) -> str:
 
 
 def _clamp(writer: Writer, op: Op, inputs: list[str]) -> str:
-    low = writer.constant(f"{op.name}.low", np.float32(1.0))
-    return writer.node("Clip", [*inputs, low], f"{op.name}.out")
+    given, dtype = dict(op.attributes), str(op.attribute("dtype", "float32"))
+    bounds = [
+        writer.constant(f"{op.name}.{name}", np.array(given[name], dtype)) if name in given else ""
+        for name in ("low", "high")
+    ]
+    return writer.node("Clip", [*inputs, *bounds], f"{op.name}.out")
 
 
-def _sum(writer: Writer, op: Op, inputs: list[str]) -> str:
-    axes = writer.constant(f"{op.name}.axes", np.array([1], np.int64))
+def _reduce(writer: Writer, op: Op, inputs: list[str]) -> str:
+    found = reduced_axes(op, len(op.shape) + (not op.attribute("keepdim", 0)))
+    axes = writer.constant(f"{op.name}.axes", np.array(found, np.int64))
     keep = int(op.attribute("keepdim", 0))  # type: ignore[arg-type]
-    return writer.node("ReduceSum", [*inputs, axes], f"{op.name}.out", keepdims=keep)
+    node = "ReduceSum" if op.kind == "sum" else "ReduceMean"
+    return writer.node(node, [*inputs, axes], f"{op.name}.out", keepdims=keep)
 
 
 def _resize(writer: Writer, op: Op, inputs: list[str]) -> str:
@@ -343,8 +364,11 @@ def _binary(writer: Writer, op: Op, inputs: list[str]) -> str:
     if len(operands) < 2 and op.weight_shape:  # such as a table of positions
         held = writer.normal(op.shape[1:], 0.1)
         operands.append(writer.constant(f"{op.name}.held", held))
-    while len(operands) < 2:
-        operands.append(writer.constant(f"{op.name}.scalar", np.float32(1.5)))
+    if len(operands) < 2:
+        number = np.array(1.5, str(op.attribute("dtype", "float32")))
+        operands.append(writer.constant(f"{op.name}.scalar", number))
+    if len(inputs) == 1 and op.attribute("reversed"):
+        operands.reverse()
     return writer.node(_BINARY[op.kind], operands, f"{op.name}.out")
 
 
@@ -367,9 +391,13 @@ KINDS = {
     "attention": _attention,
     "equal": _compare,
     "not_equal": _compare,
+    "greater": _compare,
+    "less": _compare,
+    "masked_fill": _masked_fill,
     "cast": _cast,
     "clamp": _clamp,
-    "sum": _sum,
+    "sum": _reduce,
+    "mean": _reduce,
     "concat": _concat,
     "resize": _resize,
     **dict.fromkeys(_UNARY, _unary),
@@ -399,6 +427,8 @@ def synthesise(ops: Sequence[Op], quantized: Collection[str], *, seed: int = 0) 
     inputs: list[Any] = []
     outputs: list[Any] = []
     for op in ops:
+        if op.is_folded:
+            continue
         if not supported(op):
             raise RequestError(f"operation {op.name!r} of kind {op.kind!r} cannot be synthesised")
         if op.kind == "input":

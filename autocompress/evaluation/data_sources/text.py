@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,7 @@ def read(place: str) -> Loaded:
         file = path / f"{stem}.parquet"
         if name not in found and file.is_file():
             found[name] = _read(file)
-    texts = found["train"][0]
-    tokenizer = Tokenizer.learned(texts, size=VOCABULARY, length=length)
-    origin = f"learned from the {len(texts):,} training texts"
-    if (path / FILE).is_file():
-        tokenizer = Tokenizer.load(path / FILE, tokenizer.length)
-        origin = f"read from {path / FILE}"
+    tokenizer, told = _tokenizer(path / FILE, found["train"][0], length)
     splits, shares = {}, []
     for name, (listed, labels) in found.items():
         ids, cut = tokenizer.rows(listed)
@@ -53,10 +49,32 @@ def read(place: str) -> Loaded:
         test=splits.get("test"),
         notes=(
             f"texts became rows of {tokenizer.length} tokens by a vocabulary of "
-            f"{len(tokenizer):,} word pieces, {origin}; cut off were {', '.join(shares)}",
+            f"{len(tokenizer):,} word pieces, {'; '.join(told)}; cut off were "
+            f"{', '.join(shares)}",
         ),
         tokenizer=tokenizer,
     )
+
+
+def _tokenizer(
+    file: Path, texts: Sequence[str], length: int | None
+) -> tuple[Tokenizer, tuple[str, ...]]:
+    """That of the file, or learned; with what there is to say about it."""
+    if file.is_file():
+        tokenizer, origin = Tokenizer.load(file, length or 1), f"read from {file}"
+    else:
+        tokenizer = Tokenizer.learned(texts, size=VOCABULARY, length=length or 1)
+        origin = f"learned from the {len(texts):,} training texts"
+    notes = [origin]
+    if length is None:
+        needed = tokenizer.length_for(texts)
+        tokenizer.length = min(needed, _LONGEST)
+        if needed > _LONGEST:
+            notes.append(
+                f"99 in 100 training texts would fit into {needed:,} tokens; rows end after "
+                f"{_LONGEST:,}"
+            )
+    return tokenizer, tuple(notes)
 
 
 def read_sst2(place: str) -> Loaded:

@@ -187,8 +187,20 @@ def _scores(
     )
     notes = (
         scorer.note, late if scorer.unscored else "", mixed if scorer.mixed else "",
+        _failures(scorer),
     )  # fmt: skip
     return found, scorer.examples, tuple(note for note in notes if note)
+
+
+def _failures(scorer: Scorer) -> str:
+    """Which settings could not be scored, in a sentence."""
+    if not scorer.failed:
+        return ""
+    setting, reason = next(iter(scorer.failed.items()))
+    return (
+        f"{len(scorer.failed)} settings have no cheap scores, such as {setting.label} of "
+        f"{setting.target}: {reason}"
+    )
 
 
 _Subject = TypeVar("_Subject")

@@ -45,6 +45,11 @@ class Compressed:
         """The weight that the parts amount to, in the shape of the layer's own."""
         if len(self.parts) == 1:
             return self.parts[0].weight
+        if self.whole.kind == "embedding":
+            table = self.parts[0].weight
+            for part in self.parts[1:]:
+                table = part(table)
+            return table
         shape, dilation = self.whole.weight.shape, self.whole.dilation
         # one impulse for each weight of an output, as far apart as the kernel reads
         x = torch.eye(shape[1:].numel()).reshape(-1, *shape[1:])

@@ -79,6 +79,7 @@ class Scorer:
         examples: how many were taken.
         note: which score there is not, and why, or "".
         unscored: settings that there was no time for.
+        failed: settings that could not be scored, with the reason.
         mixed: nodes whose results do not hold the examples apart; settings that strike there have
             neither ``output_fisher`` nor ``taylor``.
     """
@@ -106,6 +107,7 @@ class Scorer:
         self._present = {node.name: node for node in model.graph.nodes}
         self.examples = self.unscored = 0
         self.note = ""
+        self.failed: Mapping[Setting, str] = {}
         self.mixed: frozenset[str] = frozenset()
 
     def scores(
@@ -157,10 +159,12 @@ class Scorer:
             found.run(inputs[:count])
             self.unscored = len(found.late)
             self.mixed = frozenset(found.mixed)
+            of_weights = {setting: found.of_weights(setting) for setting in self.settings}
+            self.failed = found.failed
             return {
                 setting: {}
-                if setting in found.late
-                else {**_of_strike(strikes[setting]), **found.of_weights(setting)}
+                if setting in found.late or setting in found.failed
+                else {**_of_strike(strikes[setting]), **of_weights[setting]}
                 for setting in self.settings
             }
 
@@ -270,14 +274,26 @@ class _Striking(fx.Interpreter):
         self.weigh = weigh
         self.deadline = deadline
         self.late: set[Setting] = set()
+        self.failed: dict[Setting, str] = {}
         self.mixed: set[str] = set()
         self._weighed: dict[Setting, dict[str, float]] = {}
 
     def of_weights(self, setting: Setting) -> dict[str, float]:
-        """Scores of the setting's weights, computed once."""
+        """Scores of the setting's weights, computed once; empty where the setting has none."""
+        if setting in self.late or setting in self.failed:
+            return {}
         if setting not in self._weighed:
-            self._weighed[setting] = self.weigh(setting)
+            try:
+                self._weighed[setting] = self.weigh(setting)
+            except Exception as error:
+                self._fail(setting, error)
+                return {}
         return self._weighed[setting]
+
+    def _fail(self, setting: Setting, error: Exception) -> None:
+        """Whatever one setting meets with takes no scores from the others."""
+        first = str(error).strip().partition("\n")[0]
+        self.failed[setting] = f"{type(error).__name__}: {first}"
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -288,8 +304,14 @@ class _Striking(fx.Interpreter):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.late.add(setting)
                 continue
-            difference = change(n, self.env, value) - value
-            self.strikes[setting].add(value, difference, self._dots(n.name, difference))
+            if setting in self.failed:
+                continue
+            try:
+                difference = change(n, self.env, value) - value
+                self.strikes[setting].add(value, difference, self._dots(n.name, difference))
+            except Exception as error:
+                self._fail(setting, error)
+                continue
             self.of_weights(setting)  # while the setting's weights are at hand
         return value
 

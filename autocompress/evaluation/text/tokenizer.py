@@ -23,6 +23,8 @@ _SPECIAL = (PADDING, UNKNOWN)
 _RESERVED = ("[CLS]", "[SEP]", "[MASK]")
 #: Longer words are unknown: they are links or noise, and cost quadratic time.
 _LONGEST_WORD = 100
+#: Words whose pieces are remembered.
+_REMEMBERED = 1 << 17
 #: The file that a vocabulary is saved as.
 FILE = "vocabulary.txt"
 
@@ -65,6 +67,7 @@ class Tokenizer:
         self.length = length
         self._ids = {token: i for i, token in enumerate(tokens)}
         self._longest = max(len(token) for token in tokens)
+        self._met: dict[str, list[int]] = {}
 
     @classmethod
     def learned(cls, texts: Iterable[str], *, size: int, length: int | None = None) -> Tokenizer:
@@ -83,14 +86,13 @@ class Tokenizer:
         counts = Counter(word for text in texts for word in words(text))
         known = {word: n for word, n in counts.items() if len(word) <= _LONGEST_WORD}
         if not known:
-            raise DataError("the texts hold no word; there is nothing to learn a vocabulary from")
+            raise DataError(_no_words(counts))
         special = (*_SPECIAL, *_RESERVED)
         if size <= len(special):
             raise DataError(f"a vocabulary of {size} tokens holds no piece; give more")
         made = cls([*special, *learn_pieces(known, size - len(special))], length or 1)
         if length is None:
-            needed = np.quantile([len(made.encode(text)) for text in texts], 0.99)
-            made.length = max(8, -(-int(np.ceil(needed)) // 8) * 8)
+            made.length = made.length_for(texts)
         return made
 
     @classmethod
@@ -120,6 +122,11 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a text's tokens, however many there are."""
         return [i for word in words(text) for i in self._pieces(word)]
+
+    def length_for(self, texts: Iterable[str]) -> int:
+        """Tokens that 99 in 100 of some texts fit into, rounded up to a multiple of 8."""
+        needed = np.quantile([len(self.encode(text)) for text in texts], 0.99)
+        return max(8, -(-int(np.ceil(needed)) // 8) * 8)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Words with single spaces between them; padding is left out.
@@ -153,6 +160,15 @@ class Tokenizer:
         return found, cut
 
     def _pieces(self, word: str) -> list[int]:
+        """A word's ids, remembered: few words make up most of a text."""
+        found = self._met.get(word)
+        if found is None:
+            if len(self._met) >= _REMEMBERED:
+                self._met.clear()
+            found = self._met[word] = self._cut(word)
+        return found
+
+    def _cut(self, word: str) -> list[int]:
         if len(word) > _LONGEST_WORD:
             return [_UNKNOWN_ID]
         found: list[int] = []
@@ -168,3 +184,14 @@ class Tokenizer:
             found.append(known)
             start = end
         return found
+
+
+def _no_words(counts: Counter[str]) -> str:
+    """Why there is nothing to learn from."""
+    if not counts:
+        return "the texts hold no word; there is nothing to learn a vocabulary from"
+    return (
+        f"every word of the texts has more than {_LONGEST_WORD} characters, such as "
+        f"{min(counts, key=len)[:20]!r}...; words end at white space, punctuation and Chinese "
+        "characters: divide texts in other scripts without spaces into words first"
+    )

@@ -180,6 +180,8 @@ class _Walk:
 
     def _emit(self, one: _Fused) -> None:
         op = one.first
+        if op.is_folded:
+            return
         if op.kind == "output":
             for name in op.inputs:
                 self._read(name, op, integer=False, last=False)
@@ -190,6 +192,8 @@ class _Walk:
         integer, last = self._integer(one), self._lies_last(op)
         either = self.fusion.converts and op.kind in _ANY_LAYOUT
         inputs = [self._read(name, op, integer=integer or either, last=last) for name in op.inputs]
+        if op.kind == "embedding" and not inputs:  # places of a row that may have any length
+            inputs = [TensorType("int64", op.shape[:-1])]
         inputs += self._constants(op, integer)
         if one.residual:
             either = integer or self.fusion.converts

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from autocompress.agent.seeds import neighbours, sensitivity_seeds, uniform_seeds
+from autocompress.compression.registry import make_techniques
 from autocompress.core.space import Genome
+from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
+from tests.unit.networks import EVERYTHING
 from tests.unit.networks import space as named_space
 
 
@@ -83,3 +86,18 @@ def test_neighbours_come_again_from_the_same_seed(space: ElasticSpace) -> None:
     first, second = (neighbours(space, np.random.default_rng(4), 12) for _ in range(2))
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     assert len({genome.tobytes() for genome in first}) > 6
+
+
+def test_a_space_for_texts_has_integer_seeds_that_set_its_embedding() -> None:
+    made = load_space(
+        "text_encoder", input_shape=(8,), num_classes=2, vocabulary=50,
+        techniques=make_techniques(None), capabilities=EVERYTHING,
+    )  # fmt: skip
+    seeds = uniform_seeds(made)
+    assert [name.partition(",")[0] for name, _ in seeds[:2]] == ["w8a8", "w4a8"]
+    for bits, (_, genome) in zip((8, 4), seeds[:2], strict=True):
+        policies = made.decode(genome).layers
+        assert (policies["tokens"].weight_bits, policies["tokens"].activation_bits) == (bits, 32)
+        others = {(p.weight_bits, p.activation_bits) for n, p in policies.items() if n != "tokens"}
+        assert others == {(bits, 8)}
+    assert {p.weight_bits for p in made.decode(seeds[-1][1]).layers.values()} <= {32}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from autocompress.errors import DataError
+from autocompress.elastic.registry import load_space
+from autocompress.errors import DataError, RequestError
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.text.tokenizer import PADDING_ID, Tokenizer
 
@@ -55,6 +57,26 @@ def test_a_vocabulary_that_lies_there_is_taken(tmp_path: Path) -> None:
     assert "read from" in data.notes[-1]
 
 
+def test_a_vocabulary_that_lies_there_decides_the_length(tmp_path: Path) -> None:
+    """Nothing is learned then: its own pieces are counted, though no word can be learned from."""
+    long = ["y" * 101 + " films" * 9, "film"] * 20
+    place = write(tmp_path / "films", text=long)
+    letters = ["f", "##i", "##l", "##m", "##s"]
+    Tokenizer(["[PAD]", "[UNK]", *letters], 4).save(place / "vocabulary.txt")
+    assert Data.load(f"text:{place}").input_shape == (48,)  # 1 + 9 times 5, in steps of 8
+    write(place, text=["y" * 101] * 40)
+    assert Data.load(f"text:{place}").input_shape == (8,)
+
+
+def test_rows_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autocompress.evaluation.data_sources import text
+
+    monkeypatch.setattr(text, "_LONGEST", 8)
+    data = Data.load(f"text:{write(tmp_path / 'films', text=['a fine film ' * 4] * 40)}")
+    assert data.input_shape == (8,)
+    assert "99 in 100 training texts would fit into 16 tokens; rows end after 8" in data.notes[-1]
+
+
 def test_sst2_has_names_for_its_classes(tmp_path: Path) -> None:
     place = write(tmp_path / "any")
     assert Data.load(f"sst2:{place}").classes == ("negative", "positive")
@@ -95,5 +117,15 @@ def test_ids_without_a_tokenizer_are_counted() -> None:
     ids, labels = np.arange(40).reshape(10, 4), np.arange(10) % 2
     assert Data((ids, labels)).vocabulary == 40
     assert Data((ids.astype(np.float32), labels)).vocabulary is None
-    with pytest.raises(DataError, match="token id is -1"):
-        _ = Data((ids - 1, labels)).vocabulary
+    assert Data((ids.astype(np.int32), labels)).vocabulary == 40
+
+
+@pytest.mark.parametrize("change", [lambda ids: ids - 1, lambda ids: ids.astype(np.uint8)])
+def test_tables_of_numbers_are_no_ids(change: Callable[[Any], Any]) -> None:
+    data = Data((change(np.arange(40).reshape(10, 4)), np.arange(10) % 2))
+    assert data.vocabulary is None
+    assert data.describe()["vocabulary"] is None
+    with pytest.raises(RequestError, match=r"token ids .integers from 0.*bytes or negative"):
+        load_space(
+            "text_encoder", input_shape=data.input_shape, num_classes=2, vocabulary=data.vocabulary
+        )

@@ -30,6 +30,15 @@ def test_words() -> None:
     ]  # fmt: skip
 
 
+def test_ideographs_are_words_of_their_own() -> None:
+    """Of any block, as BERT sets them apart; other scripts of the region are not."""
+    assert words("我爱NLP和猫。") == ["我", "爱", "nlp", "和", "猫", "。"]
+    assert words("\U00020000x\u3400") == ["\U00020000", "x", "\u3400"]
+    assert words("ひらがな") == ["ひらかな"]  # whose voicing mark is an accent
+    learnt = Tokenizer.learned(["我爱猫" * 60, "猫爱我"], size=20, length=4)
+    assert learnt.decode(learnt.encode("我猫")) == "我 猫"
+
+
 @given(st.text(max_size=60))
 def test_words_are_words_again(text: str) -> None:
     found = words(text)
@@ -160,6 +169,8 @@ def test_what_is_no_vocabulary(tokens: list[str], length: int, said: str) -> Non
 def test_what_cannot_be_learned_or_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no word"):
         Tokenizer.learned(["", " \n"], size=10)
+    with pytest.raises(DataError, match=r"more than 100 characters, such as 'ภาษา.*into words"):
+        Tokenizer.learned(["ภาษา" * 40], size=10)
     with pytest.raises(DataError, match="holds no piece"):
         Tokenizer.learned(TEXTS, size=2)
     with pytest.raises(DataError, match="cannot be read"):
@@ -169,3 +180,12 @@ def test_what_cannot_be_learned_or_read(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path / "binary.txt", 4)
     with pytest.raises(DataError, match="no token 999"):
         learned().decode([999])
+
+
+def test_words_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autocompress.evaluation.text.tokenizer._REMEMBERED", 2)
+    tokenizer = learned()
+    texts = ["the cat", "the dog sat", "cat the the dog"] * 2
+    fresh = [learned().encode(text) for text in texts]
+    assert [tokenizer.encode(text) for text in texts] == fresh
+    assert len(tokenizer._met) <= 2

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from math import prod
 
-from autocompress.graph.ops import FUSED_TAILS, Op
+from autocompress.graph.ops import FUSED_TAILS, Op, reduced_axes
 from autocompress.graph.precision import fused_tails
 from autocompress.hardware.lowerings.onnxruntime_cpu.blocked_layout import use_blocked_channels
 from autocompress.hardware.lowerings.onnxruntime_cpu.channels_last import use_channels_last
@@ -48,6 +48,7 @@ _UNARY = {
 #: ONNX's numbers of element types.
 _FLOAT, _INT32 = 1, 6
 _BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
+_COMPARISONS = {"equal": "Equal", "greater": "Greater", "less": "Less"}
 _INTEGER_UNARY = {
     "sigmoid": "ms:QLinearSigmoid",
     "leaky_relu": "ms:QLinearLeakyRelu",
@@ -149,6 +150,10 @@ class _Builder:
             "attention": self._attention,
             "equal": self._compare,
             "not_equal": self._compare,
+            "greater": self._compare,
+            "less": self._compare,
+            "logical_not": self._logical_not,
+            "masked_fill": self._masked_fill,
             "cast": self._cast,
             "clamp": self._clamp,
             "sum": self._sum,
@@ -157,7 +162,7 @@ class _Builder:
 
     def build(self) -> Graph:
         for op in self.ops:
-            if op.name in self.done or op.kind == "output":
+            if op.name in self.done or op.kind == "output" or op.is_folded:
                 continue
             if op.kind == "input":
                 self.graph.types[op.name] = _kind_of(op)
@@ -397,7 +402,10 @@ class _Builder:
 
     def _embedding(self, op: Op) -> None:
         """Rows of a table, made floats once they have been looked up."""
-        ids, shape = op.inputs[0], op.weight_shape
+        ids, shape = next(iter(op.inputs), ""), op.weight_shape
+        if not ids:  # places of a row that may have any length
+            ids = self.graph.name(f"{op.name}.ids")
+            self.graph.types[ids] = TensorType("int64", op.shape[:-1])
         stored = "float32"
         if op.codebook:
             stored = "uint8"
@@ -436,10 +444,13 @@ class _Builder:
         self.graph.add(
             "ms:FusedMatMul", [query, turned], made, scores, op.name, transBatchA=0, transBatchB=0
         )
-        for name in mask[:1]:
-            added = self.graph.name(f"{op.name}.masked")
-            self.graph.add("Add", [made, name], added, scores, op.name)
-            made = added
+        added: list[Operand] = [*mask[:1]]
+        if not added and op.weight_shape:  # a bias that is learned, or held with the weights
+            added.append(_held(op, scores.shape[1:]))
+        for operand in added:
+            masked = self.graph.name(f"{op.name}.masked")
+            self.graph.add("Add", [made, operand], masked, scores, op.name)
+            made = masked
         weights = self.graph.name(f"{op.name}.weights")
         self.graph.add("Softmax", [made], weights, scores, op.name, axis=len(op.shape) - 1)
         self._finish(op, "MatMul", [weights, value])
@@ -464,15 +475,25 @@ class _Builder:
         return key
 
     def _compare(self, op: Op) -> None:
-        number = TensorType(_kind_of(self.by_name[op.inputs[0]]).dtype, (), constant=True)
-        if number.dtype == "int64":
-            number = TensorType("int64", (), True, (0,))
-        if op.kind == "equal":
-            self._finish(op, "Equal", [op.inputs[0], number])
+        operands: list[Operand] = [self._float(name, op) for name in op.inputs]
+        if len(operands) == 1:
+            dtype, number = str(op.attribute("operand", "float32")), op.attribute("number")
+            values = (int(number),) if dtype == "int64" and isinstance(number, int | float) else ()
+            operands.append(TensorType(dtype, (), True, values))
+        if op.kind != "not_equal":
+            self._finish(op, _COMPARISONS[op.kind], operands)
             return
         same = self.graph.name(f"{op.name}.same")
-        self.graph.add("Equal", [op.inputs[0], number], same, _kind_of(op), op.name)
+        self.graph.add("Equal", operands, same, _kind_of(op), op.name)
         self._finish(op, "Not", [same])
+
+    def _logical_not(self, op: Op) -> None:
+        self._finish(op, "Not", [op.inputs[0]])
+
+    def _masked_fill(self, op: Op) -> None:
+        """A number where the mask, which comes second, is true."""
+        value, mask = op.inputs
+        self._finish(op, "Where", [mask, SCALE, self._float(value, op)])
 
     def _cast(self, op: Op) -> None:
         import numpy as np
@@ -482,12 +503,20 @@ class _Builder:
         self._finish(op, "Cast", [op.inputs[0]], to=int(to))
 
     def _clamp(self, op: Op) -> None:
-        self._finish(op, "Clip", [self._float(op.inputs[0], op), SCALE])
+        number = TensorType(_kind_of(op).dtype, (), constant=True)
+        given = dict(op.attributes)
+        low, high = (number if bound in given else None for bound in ("low", "high"))
+        self._finish(op, "Clip", [self._float(op.inputs[0], op), low, high])
 
     def _sum(self, op: Op) -> None:
-        axes = TensorType("int64", (1,), True, (1,))
+        self._reduce(op, "ReduceSum")
+
+    def _reduce(self, op: Op, node: str) -> None:
+        rank = len(self.by_name[op.inputs[0]].shape)
+        axes = reduced_axes(op, rank)
+        constant = TensorType("int64", (len(axes),), constant=True, values=axes)
         source = self._float(op.inputs[0], op)
-        self._finish(op, "ReduceSum", [source, axes], keepdims=op.attribute("keepdim", 0))
+        self._finish(op, node, [source, constant], keepdims=int(len(op.shape) == rank))
 
     def _binary(self, op: Op) -> None:
         readers = self.readers.get(op.name, [])
@@ -511,7 +540,7 @@ class _Builder:
             return
         operands = [self._float(name, op) for name in op.inputs]
         if len(operands) == 1:
-            operands.append(_constant_operand(op))
+            operands.insert(0 if op.attribute("reversed") else 1, _held(op, op.shape))
         self._finish(op, _BINARY[op.kind], operands)
 
     def _unary(self, op: Op) -> None:
@@ -608,11 +637,7 @@ class _Builder:
             self.graph.add("Flatten", [pooled], target, TensorType(dtype, op.shape), op.name)
 
     def _mean(self, op: Op) -> None:
-        rank = len(self.by_name[op.inputs[0]].shape)
-        axes = tuple(range(1, rank - 1))
-        constant = TensorType("int64", (len(axes),), constant=True, values=axes)
-        source = self._float(op.inputs[0], op)
-        self._finish(op, "ReduceMean", [source, constant], keepdims=int(len(op.shape) == rank))
+        self._reduce(op, "ReduceMean")
 
     def _view(self, op: Op) -> None:
         if len(op.shape) == 2:
@@ -711,14 +736,16 @@ class _Builder:
 
 def _is_factor(op: Op) -> bool:
     """Whether an operation multiplies with, or divides by, one number."""
-    return op.kind in {"mul", "div"} and len(op.inputs) == 1 and not op.weight_shape
+    alone = len(op.inputs) == 1 and not op.weight_shape and not op.attribute("reversed")
+    return op.kind in {"mul", "div"} and alone
 
 
-def _constant_operand(op: Op) -> TensorType:
-    """What an operation of two operands reads besides an activation."""
+def _held(op: Op, result: tuple[int, ...]) -> TensorType:
+    """What an operation of two operands reads besides an activation, to give ``result``."""
     held = prod(op.weight_shape) if op.weight_shape else 1
-    shapes = [op.shape[start:] for start in range(len(op.shape))]
-    return next((_f32(shape, constant=True) for shape in shapes if prod(shape) == held), SCALE)
+    shapes = [result[start:] for start in range(len(result))]
+    shape = next((shape for shape in shapes if prod(shape) == held), ())
+    return TensorType(_kind_of(op).dtype, shape, constant=True)
 
 
 def _kind_of(op: Op) -> TensorType:

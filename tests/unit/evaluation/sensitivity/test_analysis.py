@@ -291,7 +291,8 @@ class TwoPassengers(nn.Module):
 def test_every_layer_that_cannot_take_a_setting_is_listed_with_its_reason() -> None:
     torch.manual_seed(0)
     result = run(made(TwoPassengers().eval()), Limits(settings=1))
-    skipped = {(r["layer"], r["technique"]): r["reason"] for r in result.skipped.to_dict("records")}
+    rows = result.skipped.to_dict("records")
+    skipped = {(r["layer"], r["technique"]): r["reason"] for r in rows if r["setting"] == "any"}
     assert "called 2 times" in skipped["twice", "quantization"]
     assert "called 2 times" in skipped["twice", "low_rank"]
     assert "called 2 times" in skipped["twice", "clustering"]
@@ -301,11 +302,15 @@ def test_every_layer_that_cannot_take_a_setting_is_listed_with_its_reason() -> N
     forms = result.skipped[result.skipped["layer"] == "(every layer)"]
     assert {"w3a8", "w8a32"} <= set(forms["setting"])
     space = space_of(made(TwoPassengers().eval()))
-    offered = {(t, c.name.partition(":")[2]) for c in space.choices
+    offered = {(t, c.name.partition(":")[2]): c.options for c in space.choices
                if (t := getattr(space.technique_of(c), "name", ""))}  # fmt: skip
     for technique in ("low_rank", "quantization", "clustering", "sparsity"):
         for layer in space.graph.layers:  # a setting or a reason, never neither
             assert ((technique, layer) in offered) != ((layer, technique) in skipped)
+    for row in rows:  # what a form is refused for is offered in other forms at the most
+        options = offered.get((row["technique"], row["layer"]), ())
+        assert row["setting"] not in {str(option).partition(":")[0] for option in options}
+    assert ("stem", "cp") in {(r["layer"], r["setting"]) for r in rows}  # which has spatial:2
 
 
 def test_rounds_hold_every_setting_once() -> None:

@@ -43,3 +43,12 @@ def test_the_parts_of_a_linear_layer_are_one_weight() -> None:
     x = torch.randn(3, 7)
     compressed = Compressed(whole, parts, 32)
     assert torch.allclose(whole.with_weight(compressed.weight)(x), compressed(x), atol=1e-5)
+
+
+def test_the_parts_of_an_embedding_are_one_table() -> None:
+    torch.manual_seed(0)
+    whole = Part("embedding", torch.randn(9, 6))
+    parts = (Part("embedding", torch.randn(9, 2)), Part("linear", torch.randn(6, 2)))
+    ids = torch.tensor([[0, 3, 8]])
+    compressed = Compressed(whole, parts, 32)
+    assert torch.allclose(whole.with_weight(compressed.weight)(ids), compressed(ids), atol=1e-6)

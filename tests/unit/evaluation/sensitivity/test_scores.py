@@ -8,10 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.evaluation.sensitivity.analysis import Limits
+from autocompress.compression.registry import make_techniques
+from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.space import ElasticSpace
+from autocompress.evaluation.data import Data
+from autocompress.evaluation.evaluator import CandidateEvaluator, Effort
+from autocompress.evaluation.sensitivity.analysis import Limits, analyse
+from autocompress.evaluation.sensitivity.perturbation import Perturbations
 from autocompress.evaluation.sensitivity.scores import Scorer, by_example
-from autocompress.evaluation.sensitivity.settings import single_settings
+from autocompress.evaluation.sensitivity.settings import Setting, single_settings
+from autocompress.evaluation.task import Task
 from tests.unit.evaluation.sensitivity.test_analysis import made, run, space_of
+from tests.unit.networks import EVERYTHING
 
 LAYOUTS = ("first", "folded", "second", "mixed")
 
@@ -79,6 +87,58 @@ def test_an_error_while_scoring_is_a_note(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(result.measured) == 3
     assert len(result.table) == len(single_settings(space_of(evaluator)))
     assert "0 failed" in result.summary()
+
+
+def test_a_setting_that_cannot_be_scored_takes_no_scores_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = Perturbations.weight_changes
+
+    def broken(self: Perturbations, setting: Setting) -> dict[str, torch.Tensor]:
+        if setting.target == "middle":
+            raise RuntimeError("no such weight\nand a trace")
+        return honest(self, setting)
+
+    monkeypatch.setattr(Perturbations, "weight_changes", broken)
+    result = run(made(model("first"), ["sparsity"]), Limits(settings=1))
+    scored = ~result.table["weight_error"].isna()
+    assert (scored == (result.table["layer"] != "middle")).all()
+    (note,) = result.notes
+    assert "settings have no cheap scores, such as" in note
+    assert "of middle: RuntimeError: no such weight" in note
+
+
+class Words(nn.Module):
+    """An embedding of low rank: what its factors amount to is a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(40, 16), nn.Linear(16, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.table(ids)).mean(1))  # type: ignore[no-any-return]
+
+
+def test_ranks_of_an_embedding_are_scored() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 40, (64, 6), generator=generator)
+    data = Data(train=(ids, ids[:, 0] % 2), val=(ids, ids[:, 0] % 2))
+    torch.manual_seed(0)
+    space = ElasticSpace.from_model(
+        Words().eval(), (ids[:1],), techniques=make_techniques(["low_rank", "quantization"]),
+        capabilities=EVERYTHING,
+    )  # fmt: skip
+    elastic = ElasticModel(space.graph, space.techniques).eval()
+    evaluator = CandidateEvaluator(
+        elastic, data, Task(), effort=Effort(val_limit=32), statistics=32,
+        original=space.decode(space.original),
+    )  # fmt: skip
+    result = analyse(evaluator, space, evaluator.trial_split(), limits=Limits(settings=1), seed=0)
+    ranks = result.table[result.table["gene"] == "rank:table"]
+    assert len(ranks)
+    columns = ["output_fisher", "fisher_diagonal", "output_sqnr_db", "weight_error"]
+    assert np.isfinite(result.table[columns]).all(axis=None)
+    assert not result.notes
 
 
 def test_examples_are_along_the_dimension_that_grew() -> None:
