@@ -76,7 +76,8 @@ def test_retarget(run: Run, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     (call,) = calls
     assert (call["run"], call["device"], call["models"]) == (run_folder, "raspberry_pi_4", 3)
     assert (call["constraints"], call["budget"]) == ({"latency_ms": 2.0}, None)
-    assert run("retarget", run_folder).code == 2  # no device
+    assert run("retarget", run_folder).code == 0
+    assert calls[-1]["device"] is None  # the run's own
 
 
 @pytest.mark.parametrize("command", ["resume", "report"])
