@@ -15,7 +15,7 @@ import torch
 import torch_pruning as tp
 from torch import fx, nn
 
-from autocompress.graph.attention import HeadCore
+from autocompress.graph.attention_writing import HeadCore
 from autocompress.graph.model_graph import ChannelGroup, GroupMember, Role, Skipped
 from autocompress.graph.movement import remove_unread
 

@@ -12,7 +12,8 @@ import torch
 from torch import fx, nn
 
 from autocompress.errors import RequestError
-from autocompress.graph.attention import HeadCore, free_heads
+from autocompress.graph.attention import free_heads
+from autocompress.graph.attention_writing import HeadCore
 from autocompress.graph.blocks import find_alternatives, find_blocks
 from autocompress.graph.capture import fixed_length, free_axes, trace
 from autocompress.graph.extents import extents

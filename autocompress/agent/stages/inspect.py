@@ -65,7 +65,8 @@ def run(context: Context) -> None:
         context.evaluator.threads = context.plan.threads
         torch.set_num_threads(context.plan.threads)
     context.evaluator.effort = context.plan.effort
-    context.tell("plan", "note", "plan", {"plan": context.plan.to_json()})
+    if context.origin is None:  # a plan that is taken over is not carried out again
+        context.tell("plan", "note", "plan", {"plan": context.plan.to_json()})
 
 
 def _space(context: Context) -> ElasticSpace:

@@ -35,11 +35,7 @@ def heat_map(table: pd.DataFrame, column: str) -> Any:
         zmax=max(high, low + 1e-12), colorscale="Blues", colorbar={"title": column},
         hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
     )  # fmt: skip
-    figure = go.Figure(trace)
-    figure.update_layout(
-        template="plotly_white", height=160 + 22 * len(layers), yaxis={"autorange": "reversed"}
-    )
-    return figure
+    return _figure(trace, 160 + 22 * len(layers))
 
 
 def interaction_map(table: pd.DataFrame, column: str) -> Any:
@@ -70,10 +66,15 @@ def interaction_map(table: pd.DataFrame, column: str) -> Any:
         zmin=-max(limit, 1e-12), zmax=max(limit, 1e-12), colorbar={"title": column},
         hovertemplate="%{y} with %{x}: %{text}<extra></extra>",
     )  # fmt: skip
+    return _figure(trace, 200 + 22 * len(names))
+
+
+def _figure(trace: Any, height: int) -> Any:
+    """One heat map, its first row on top."""
+    import plotly.graph_objects as go
+
     figure = go.Figure(trace)
-    figure.update_layout(
-        template="plotly_white", height=200 + 22 * len(names), yaxis={"autorange": "reversed"}
-    )
+    figure.update_layout(template="plotly_white", height=height, yaxis={"autorange": "reversed"})
     return figure
 
 
