@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from autocompress.core.budget import Budget, Fidelity
+from autocompress.elastic.training import ElasticTraining
 from autocompress.evaluation.evaluator import QUANTIZED_SHARE, Effort
 
 #: Seconds to export, re-open, check and time one small model, before the baselines' own cost is
@@ -173,8 +174,8 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
     training = elastic = 0
     if costs.from_scratch:
         training = _clamp(seconds["baseline"] / step, 20, 60 * costs.epoch_steps)
-        # a sandwich step runs the largest, the smallest and a random network
-        sandwich = step * (1.4 + costs.typical)
+        # an elastic step runs the largest network, its teacher, and some drawn ones
+        sandwich = step * (1.4 + ElasticTraining().drawn * costs.typical)
         elastic = _clamp(seconds["elasticise"] / sandwich, 20, 120 * costs.epoch_steps)
     # most candidates are quantised: part of their training is, or all of it where the weights of a
     # trained model keep their structure, as they do in about half of the candidates

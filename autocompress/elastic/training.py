@@ -1,8 +1,9 @@
 """Training the shared weights so that candidates work without training of their own.
 
-Each step runs the largest candidate on the labels, then the smallest and random ones on the
-largest's answers: the sandwich rule with in-place distillation (Yu & Huang 2019,
-arXiv:1903.05134; Yu et al. 2020, BigNAS, arXiv:2003.11142).
+Each step runs the largest candidate on the labels, then a few drawn ones on the largest's answers:
+the sandwich rule with in-place distillation (Yu & Huang 2019, arXiv:1903.05134; Yu et al. 2020,
+BigNAS, arXiv:2003.11142), without its fixed smallest candidate (see
+:mod:`autocompress.elastic.drawing`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,11 @@ import torch
 from autocompress.compression.low_rank.registry import FORMS
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.space import SearchSpace
+from autocompress.elastic.averaging import WeightAverage
+from autocompress.elastic.drawing import draw
 from autocompress.elastic.layers import SERVES
 from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.schedule import Schedule
 from autocompress.elastic.training_state import TrainingState
 from autocompress.errors import DataError, DivergedError
 
@@ -37,16 +42,38 @@ class ElasticTraining:
     """How the shared weights are trained.
 
     Attributes:
-        learning_rate: peak of the cosine schedule.
-        random_candidates: random candidates per step, besides the largest and the smallest.
+        learning_rate: peak of the schedule (see :class:`autocompress.elastic.schedule.Schedule`).
+        drawn: candidates per step besides the largest.
         clip: largest gradient norm.
-        bfloat16: compute in bfloat16, weights kept in float32.
+        bfloat16: compute in bfloat16 with channels last, weights kept in float32.
+        growing: share of the steps over which candidates come to be as small as the smallest.
+        averaging: decay of the average of the weights that the training ends with; 0 ends with the
+            last weights.
+        checks: how often held-out candidates are scored over the training.
+        patience: scores without a better one before the end is brought forward.
     """
 
     learning_rate: float = 1e-3
-    random_candidates: int = 1
+    drawn: int = 2
     clip: float = 5.0
     bfloat16: bool = False
+    growing: float = 0.3
+    averaging: float = 0.0
+    checks: int = 20
+    patience: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticTrained:
+    """What an elastic training did.
+
+    Attributes:
+        steps: optimiser steps, earlier calls' included.
+        ended_early: whether held-out candidates had stopped getting better.
+    """
+
+    steps: int
+    ended_early: bool
 
 
 def smallest(space: SearchSpace) -> Candidate:
@@ -68,10 +95,12 @@ def train_elastic(
     seed: int,
     teacher: torch.nn.Module | None = None,
     deadline: Callable[[], bool] = lambda: False,
+    spent: Callable[[], float] = lambda: 0.0,
     settings: ElasticTraining | None = None,
     progress: Callable[[int, float], None] = lambda step, value: None,
+    score: Callable[[], float] | None = None,
     checkpoint: Path | None = None,
-) -> int:
+) -> ElasticTrained:
     """Train ``elastic`` in place by the sandwich rule.
 
     With a checkpoint it goes on where an earlier call with the same arguments was ended, however
@@ -88,14 +117,16 @@ def train_elastic(
         steps: optimiser steps at the most.
         seed: of the candidates drawn.
         teacher: guides the largest candidate besides the labels; usually the user's model.
-        deadline: asked before each step; True ends the training early.
+        deadline: asked before each step; True ends the training early, at whatever rate it had.
+        spent: asked before each step for the share of its time that is over; 1 ends the training.
+            The learning rate falls with the steps or with the time, whichever is further.
         settings: learning rate and the like.
         progress: told the step and the largest candidate's loss.
+        score: how good held-out candidates are with the weights as ``elastic`` then has them,
+            larger is better; asked ``settings.checks`` times to end the training where nothing is
+            gained any more. None never does.
         checkpoint: file that the state is written to every :data:`SAVED_EVERY` steps, and where
             they are slow, about once a minute.
-
-    Returns:
-        The steps done, earlier calls' included.
 
     Raises:
         DivergedError: the loss is no longer finite.
@@ -103,55 +134,109 @@ def train_elastic(
         StorageError: the checkpoint is damaged or of another training, or cannot be written.
     """
     settings = settings or ElasticTraining()
-    optimizer = torch.optim.AdamW(
-        elastic.parameters(), lr=settings.learning_rate, weight_decay=1e-4
-    )
-    about = {"seed": seed, "steps": steps, "learning_rate": settings.learning_rate}
-    state = TrainingState(elastic, optimizer, np.random.default_rng([seed, 0xE1A5]), about)
+    state = _begin(elastic, settings, steps, seed)
     if checkpoint is not None and checkpoint.is_file():
         state.load(checkpoint)
     saved = time.monotonic()
-    largest, least = space.decode(space.original), smallest(space)
+    largest = space.decode(space.original)
+    every = max(1, steps // max(1, settings.checks))
     before = elastic.candidate
     elastic.train()
+    if settings.bfloat16:
+        elastic.to(memory_format=torch.channels_last)
     try:
         for inputs, targets in _batches(epochs, state):
-            if state.done >= steps or deadline():
+            over = spent()
+            if state.done >= state.schedule.end or over >= 1.0 or deadline():
                 break
-            schedule = 0.5 * (1 + math.cos(math.pi * min(1.0, state.done / max(1, steps))))
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * schedule
-            drawn = (
-                space.decode(space.sample(state.rng)) for _ in range(settings.random_candidates)
-            )
-            others = [quick_to_fit(candidate) for candidate in (least, *drawn)]
-            elastic.at_step(state.done)
-            optimizer.zero_grad(set_to_none=True)
-            with (
-                torch.random.fork_rng(devices=[]),
-                torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16),
-            ):
-                torch.manual_seed((seed << 32) + state.done)
-                value = _sandwich(
-                    elastic, inputs, targets, largest, others, loss, distillation, teacher
-                )
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"the loss became {value} at step {state.done} of the elastic training; "
-                    f"lower its learning rate ({settings.learning_rate}) or check the data"
-                )
-            torch.nn.utils.clip_grad_norm_(elastic.parameters(), settings.clip)
-            optimizer.step()
-            state.advance()
+            reach = state.schedule.reach(state.done, over)
+            others = [
+                quick_to_fit(space.decode(draw(space, state.rng, reach=reach)))
+                for _ in range(settings.drawn)
+            ]
+            rate = state.schedule.learning_rate(state.done, over)
+            value = _step(
+                state, inputs, targets, [largest, *others], loss, distillation, teacher,
+                settings, rate, seed,
+            )  # fmt: skip
             progress(state.done, value)
+            if score is not None and state.done % every == 0:
+                _judge(state, score, over)
             if checkpoint is not None and _is_due(state.done, saved):
                 state.save(checkpoint)
                 saved = time.monotonic()
+        if state.average is not None and state.done:
+            state.average.apply()
     finally:
         elastic.at_step(None)
         elastic.eval()
+        elastic.to(memory_format=torch.contiguous_format)
         elastic.configure(before)
-    return state.done
+    return ElasticTrained(state.done, state.schedule.is_cut)
+
+
+def _begin(
+    elastic: ElasticModel, settings: ElasticTraining, steps: int, seed: int
+) -> TrainingState:
+    rate = settings.learning_rate
+    about = {"seed": seed, "steps": steps, **asdict(settings)}
+    del about["checks"]  # it may depend on how long a score takes
+    return TrainingState(
+        elastic,
+        torch.optim.AdamW(elastic.parameters(), lr=rate, weight_decay=1e-4),
+        np.random.default_rng([seed, 0xE1A5]),
+        Schedule(steps, rate, growing=settings.growing, patience=settings.patience),
+        WeightAverage(elastic, settings.averaging) if settings.averaging else None,
+        about,
+    )
+
+
+def _step(
+    state: TrainingState,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    candidates: Sequence[Candidate],
+    loss: Loss,
+    distillation: Loss,
+    teacher: torch.nn.Module | None,
+    settings: ElasticTraining,
+    rate: float,
+    seed: int,
+) -> float:
+    """One optimiser step of the largest candidate, which comes first, and the others; its loss."""
+    elastic, optimizer = state.elastic, state.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if settings.bfloat16 and inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    elastic.at_step(state.done)
+    optimizer.zero_grad(set_to_none=True)
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16),
+    ):
+        torch.manual_seed((seed << 32) + state.done)
+        value = _sandwich(elastic, inputs, targets, candidates, loss, distillation, teacher)
+    if not math.isfinite(value):
+        raise DivergedError(
+            f"the loss became {value} at step {state.done} of the elastic training; "
+            f"lower its learning rate ({settings.learning_rate}) or check the data"
+        )
+    torch.nn.utils.clip_grad_norm_(elastic.parameters(), settings.clip)
+    optimizer.step()
+    if state.average is not None:
+        state.average.update()
+    state.advance()
+    return value
+
+
+def _judge(state: TrainingState, score: Callable[[], float], spent: float) -> None:
+    """Score the weights that the training would end with."""
+    state.elastic.at_step(None)
+    state.elastic.eval()
+    with nullcontext() if state.average is None else state.average.applied():
+        state.schedule.judge(score(), state.done, spent)
+    state.elastic.train()
 
 
 def _is_due(done: int, saved: float) -> bool:
@@ -191,12 +276,12 @@ def _sandwich(
     elastic: ElasticModel,
     inputs: torch.Tensor,
     targets: torch.Tensor,
-    largest: Candidate,
-    others: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     loss: Loss,
     distillation: Loss,
     teacher: torch.nn.Module | None,
 ) -> float:
+    largest, *others = candidates
     elastic.configure(largest)
     outputs = elastic(inputs).float()
     total = loss(outputs, targets)

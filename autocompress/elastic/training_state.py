@@ -13,21 +13,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from autocompress.core.files import replacing
+from autocompress.elastic.averaging import WeightAverage
 from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.schedule import Schedule
 from autocompress.errors import StorageError
 
 #: Tensors that AdamW keeps for each parameter.
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_FORMAT = 1
+_FORMAT = 2
 
 
 class TrainingState:
-    """Weights, optimiser, random numbers, and the place in the data.
+    """Weights and their average, optimiser, schedule, random numbers, and the place in the data.
 
     Args:
         elastic: the weights; changed by :meth:`load`.
         optimizer: AdamW over its parameters; likewise.
         rng: draws the candidates; likewise.
+        schedule: likewise.
+        average: of the weights; likewise; None where none is kept.
         about: what decides the training besides; a state of another is refused.
 
     Attributes:
@@ -41,10 +45,13 @@ class TrainingState:
         elastic: ElasticModel,
         optimizer: torch.optim.AdamW,
         rng: np.random.Generator,
+        schedule: Schedule,
+        average: WeightAverage | None,
         about: Mapping[str, float],
     ) -> None:
         self.about = dict(about)
         self.elastic, self.optimizer, self.rng = elastic, optimizer, rng
+        self.schedule, self.average = schedule, average
         self.done = self.epoch = self.batch = 0
 
     def advance(self) -> None:
@@ -67,9 +74,12 @@ class TrainingState:
         for i, parameter in enumerate(self._parameters()):
             moments = self.optimizer.state.get(parameter, {})
             tensors |= {f"optimizer.{i}.{name}": moments[name] for name in moments}
+        if self.average is not None:
+            tensors |= {f"average.{n}": t for n, t in self.average.tensors().items()}
         about = {
             "format": _FORMAT, "done": self.done, "epoch": self.epoch, "batch": self.batch,
-            "rng": self.rng.bit_generator.state, "about": self.about,
+            "rng": self.rng.bit_generator.state, "schedule": self.schedule.state(),
+            "averaged": 0 if self.average is None else self.average.updates, "about": self.about,
         }  # fmt: skip
         held = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
         with replacing(path) as temporary:
@@ -101,18 +111,16 @@ class TrainingState:
             ) from error
 
     def _take(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
-        weights = {
-            name.removeprefix("weights."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("weights.")
-        }
-        self.elastic.load_state_dict(weights)
+        self.elastic.load_state_dict(_under("weights.", tensors))
+        if self.average is not None:
+            self.average.take(_under("average.", tensors), int(about["averaged"]))
         for i, parameter in enumerate(self._parameters()):
             if f"optimizer.{i}.step" in tensors:
                 moments = {name: tensors[f"optimizer.{i}.{name}"] for name in _MOMENTS}
                 if moments["exp_avg"].shape != parameter.shape:
                     raise ValueError(f"parameter {i} has another shape")
                 self.optimizer.state[parameter] = moments
+        self.schedule.take(about["schedule"])
         self.rng.bit_generator.state = about["rng"]
         self.done, self.epoch, self.batch = (
             int(about[name]) for name in ("done", "epoch", "batch")
@@ -120,3 +128,8 @@ class TrainingState:
 
     def _parameters(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

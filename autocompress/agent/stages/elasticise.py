@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from autocompress.agent.context import Context
@@ -11,14 +13,21 @@ from autocompress.agent.observing import observe
 from autocompress.agent.stages.baseline import FROM_SCRATCH_RATE
 from autocompress.agent.weights import load_weights
 from autocompress.compression.distillation.terms import output_loss
+from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Recipe
+from autocompress.elastic.drawing import draw
 from autocompress.elastic.training import ElasticTraining, train_elastic
-from autocompress.evaluation.evaluator import save_tensors
+from autocompress.evaluation.evaluator import CandidateEvaluator, Effort, save_tensors
 
 STAGE = "elasticise"
 ELASTIC = "elastic.safetensors"
 #: The same training, and how it goes on, while it is not done.
 PARTIAL = "elastic-training.safetensors"
+#: Held-out candidates that are scored while it goes on, none of them as small as can be; on how
+#: many examples, and with statistics from how many.
+_SCORED, _SCORED_REACH, _SCORED_EXAMPLES, _SCORED_STATISTICS = 6, 0.75, 500, 256
+#: Share of the stage's time that scoring may take, and how often it is worth doing.
+_SCORING_SHARE, _LEAST_CHECKS, _MOST_CHECKS = 0.05, 10, 20
 
 
 def run(context: Context) -> None:
@@ -41,12 +50,12 @@ def run(context: Context) -> None:
     def distillation(outputs: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
         return output_loss(outputs, guide, temperature, classification=task.gives_logits)
 
-    timed = bool(context.plan.seconds)
-    limit = context.deadline(context.plan.seconds.get(STAGE)) if timed else None
+    spent = _clock(context)
     report = context.progress(STAGE, "training steps")
     data, seed = context.request.data, context.request.seed
     batch = context.plan.effort.batch_size
-    steps = train_elastic(
+    score, checks = _score(context)
+    done = train_elastic(
         context.elastic,
         context.space,
         lambda epoch: data.train.batches(batch, shuffle=True, seed=seed * 7919 + epoch),
@@ -55,11 +64,13 @@ def run(context: Context) -> None:
         steps=context.plan.elastic_steps,
         seed=seed,
         teacher=context.teacher,
-        deadline=lambda: context.stopping or (limit is not None and time.monotonic() > limit),
+        deadline=lambda: context.stopping,
+        spent=spent,
         settings=ElasticTraining(
-            learning_rate=FROM_SCRATCH_RATE, bfloat16=context.plan.effort.bfloat16
+            learning_rate=FROM_SCRATCH_RATE, bfloat16=context.plan.effort.bfloat16, checks=checks
         ),
         progress=lambda step, value: report(step, context.plan.elastic_steps),
+        score=score,
         checkpoint=context.folder.checkpoints / PARTIAL,
     )
     if context.stopping:
@@ -70,7 +81,50 @@ def run(context: Context) -> None:
     context.decide(
         STAGE,
         "elastic training",
-        f"The shared weights were trained for {steps} steps, each on the largest, the smallest and "
-        f"a random candidate.",
-        steps=steps,
+        f"The shared weights were trained for {done.steps} steps, each on the largest and "
+        f"{ElasticTraining().drawn} drawn candidates."
+        + (
+            " The end was brought forward: held-out candidates had stopped getting better."
+            if done.ended_early
+            else ""
+        ),
+        steps=done.steps,
+        ended_early=done.ended_early,
     )
+
+
+def _clock(context: Context) -> Callable[[], float]:
+    """The share of the stage's time that is over; 0 where the budget is not in seconds."""
+    limit = context.deadline(context.plan.seconds.get(STAGE)) if context.plan.seconds else None
+    if limit is None:
+        return lambda: 0.0
+    began = time.monotonic()
+    return lambda: (time.monotonic() - began) / max(1e-3, limit - began)
+
+
+def _score(context: Context) -> tuple[Callable[[], float] | None, int]:
+    """What scores held-out candidates, and how often; none where it would take too long.
+
+    Nor with a budget that counts trials, whose trainings are short.
+    """
+    rng = np.random.default_rng([context.request.seed, 0x5C0E])
+    candidates = [
+        context.space.decode(draw(context.space, rng, reach=_SCORED_REACH)) for _ in range(_SCORED)
+    ]
+    judged = CandidateEvaluator(
+        context.elastic, context.request.data, context.request.task,
+        effort=Effort(val_limit=_SCORED_EXAMPLES), original=context.evaluator.original,
+        trained=False, threads=context.evaluator.threads, statistics=_SCORED_STATISTICS,
+    )  # fmt: skip
+
+    def score() -> float:
+        found = [judged.evaluate(c, fidelity=Fidelity.INHERITED, seed=0) for c in candidates]
+        return sum(one.metrics["accuracy"] for one in found) / len(found)
+
+    seconds = context.plan.seconds.get(STAGE, 0.0)
+    if not seconds:
+        return None, 0
+    began = time.monotonic()
+    score()
+    checks = int(_SCORING_SHARE * seconds / max(1e-3, time.monotonic() - began))
+    return (score, min(checks, _MOST_CHECKS)) if checks >= _LEAST_CHECKS else (None, 0)

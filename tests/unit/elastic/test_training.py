@@ -17,7 +17,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.elastic.layers import ElasticNorm
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.space import ElasticSpace
-from autocompress.elastic.training import ElasticTraining, smallest, train_elastic
+from autocompress.elastic.training import ElasticTrained, ElasticTraining, smallest, train_elastic
 from autocompress.errors import DataError, DivergedError
 from autocompress.evaluation.data import Data
 from tests.unit.networks import EVERYTHING, ResNet, space
@@ -71,8 +71,8 @@ def test_random_candidates_get_better() -> None:
         elastic, space, _epochs, LOSS, _guide, steps=60, seed=0,
         settings=ElasticTraining(learning_rate=1e-2),
     )  # fmt: skip
+    assert done == ElasticTrained(60, ended_early=False)
     after = _losses(elastic, candidates)
-    assert done == 60
     assert all(b < a for a, b in zip(before, after, strict=True))
     assert sum(after) < 0.96 * sum(before)
     assert all(not torch.equal(parameters[n], p) for n, p in elastic.named_parameters())
@@ -125,7 +125,7 @@ def test_a_deadline_ends_it() -> None:
         _elastic(), _space(), _epochs, LOSS, _guide, steps=100, seed=0,
         deadline=lambda: next(left),
     )  # fmt: skip
-    assert done == 2
+    assert done.steps == 2
 
 
 def test_several_epochs() -> None:
@@ -135,7 +135,7 @@ def test_several_epochs() -> None:
         asked.append(epoch)
         return [next(iter(_epochs(epoch)))]
 
-    assert train_elastic(_elastic(), _space(), short, LOSS, _guide, steps=3, seed=0) == 3
+    assert train_elastic(_elastic(), _space(), short, LOSS, _guide, steps=3, seed=0).steps == 3
     assert asked[:3] == [0, 1, 2]
 
 
