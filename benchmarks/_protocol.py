@@ -36,6 +36,8 @@ FILE = "protocol.json"
 _RATE = 4e-3
 #: Random candidates whose kernels are measured, and networks that the formula is fitted to.
 _SAMPLES, _NETWORKS = 400, 10
+#: Of the network that all seeds begin with.
+_START_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ class Protocol:
     Attributes:
         data: the folder of CIFAR-10.
         space: name of the space.
-        start: "trained": every arm of a seed begins with the same trained largest network, whose
-            training is not in the budget; "scratch": every arm trains its own, within it.
+        start: "trained": every arm of every seed begins with the same trained largest network, as
+            a user's, whose training is not in the budget; "scratch": every arm trains its own,
+            within it.
         seconds: an arm's budget.
         threads: cores of an arm.
         train: training examples.
@@ -145,13 +148,13 @@ class Ground:
     @property
     def weights(self) -> Path:
         """The trained largest network's."""
-        return self.folder / f"seed{self.seed}" / "largest.safetensors"
+        return self.folder / "largest.safetensors"
 
     def network(self) -> nn.Module:
-        """The space's largest network, with the weights that depend on the seed alone."""
+        """The space's largest network, not trained."""
         module = import_module(f"autocompress.search_spaces.{self.protocol.space}")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(_START_SEED)
             model: nn.Module = module.largest(
                 input_shape=self.data.input_shape, num_classes=self.data.num_classes
             )
@@ -210,10 +213,10 @@ class Ground:
         fine_tune(
             model, self.data.train, Task(),
             recipe=Recipe(distillation="none", learning_rate=_RATE),
-            steps=steps, seed=self.seed, bfloat16=torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+            steps=steps, seed=_START_SEED, bfloat16=torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         )  # fmt: skip
         accuracy = evaluate_model(model, self.data.val, Task())
-        print(f"seed {self.seed}: the largest network was trained for {steps} steps; "
+        print(f"the largest network was trained for {steps} steps; "
               f"{accuracy:.2%} of the validation examples", flush=True)  # fmt: skip
         self.weights.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.weights.with_suffix(".partial")

@@ -15,13 +15,14 @@ Arms, each with the same wall-clock seconds, data, start and prices:
 - ``random``: the joint space, candidates drawn uniformly, without seeds; the rest is the same.
 - ``architecture``: in floats; ``compression``: of the largest structure. Both for comparison.
 
-By default all arms of a seed begin with the same trained largest network, whose training is not in
-the budget (``--start scratch``: each trains its own within it). The two baselines of every search,
-its start in fp32 and int8, are verified models like any other. An arm's front is chosen by
-validation accuracy, estimated latency and bytes; its volume is that of accuracies on test examples
-which chose nothing. Latencies are those of one table, measured before the first arm. ``hv`` is over
-accuracy, latency and size: points above ``--floor`` times doublings below the original in floats,
-for each cost; ``*_linear`` takes shares of the original's cost that are saved instead.
+By default all arms and seeds begin with the same trained largest network, as one that a user has,
+whose training is not in the budget (``--start scratch``: each trains its own within it). The two
+baselines of every search, its start in fp32 and int8, are verified models like any other. An arm's
+front is chosen by validation accuracy, estimated latency and bytes; its volume is that of
+accuracies on test examples which chose nothing. Latencies are those of one table, measured before
+the first arm. ``hv`` is over accuracy, latency and size: points above ``--floor`` times doublings
+below the original in floats, for each cost; ``*_linear`` takes shares of the original's cost that
+are saved instead.
 
 Arms run seed by seed, each in a process of its own on its own cores, and are kept as they end:
 after an interruption the same command goes on. ``--threads 1 --parallel 2`` runs two at a time.
@@ -103,8 +104,7 @@ def main(
     numbers = [seed + i for i in range(seeds or (1 if quick else 3))]
     print(f"{place}: {len(chosen)} arms, seeds {numbers}, {seconds:.0f} s each, {each} threads, "
           f"{parallel} at a time", flush=True)  # fmt: skip
-    for number in numbers:
-        _child(place, number, "prepare", cores)
+    _child(place, numbers[0], "prepare", cores)
     _run_missing(place, numbers, chosen, cores, each, parallel)
     outcomes = _read(place, numbers, chosen)
     if not outcomes:
