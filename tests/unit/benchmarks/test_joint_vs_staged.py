@@ -60,8 +60,8 @@ def test_the_contracts_keys_with_their_spread(
     result = _report(tmp_path, monkeypatch, outcomes)
     # one doubling in each cost: the volume is the points above a half
     assert result["joint_hv"] == pytest.approx(25.0)
-    assert result["joint_hv_min"] == pytest.approx(20.0)
-    assert result["joint_hv_std"] == pytest.approx(50**0.5)
+    assert result["spread"]["joint_hv"] == pytest.approx({"min": 20.0, "max": 30.0, "std": 50**0.5})
+    assert result["joint_most_spent"] == pytest.approx(9.5 / 9.0)
     assert result["staged_hv"] == pytest.approx(15.0)
     assert result["uniform_hv"] == pytest.approx(15.0)
     assert result["random_hv"] == pytest.approx(5.0)
@@ -70,6 +70,20 @@ def test_the_contracts_keys_with_their_spread(
     assert len(result["rows"]) == 8
     json.dumps(result, allow_nan=False)
     assert "joint, seed 1: 10 s of 9 s and 0 s to get ready again" in capsys.readouterr().out
+
+
+def test_an_arm_that_took_too_long_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").mkdir()
+    late, credited = _outcome("joint", 0, 0.7), _outcome("staged", 0, 0.7)
+    late["seconds"] = credited["seconds"] = 18.0
+    credited["credit"] = 9.0
+    result = _report(tmp_path, monkeypatch, [late, credited])
+    assert (result["joint_most_spent"], result["staged_most_spent"]) == (2.0, 1.0)
+    said = capsys.readouterr().out
+    assert "joint took 2.00 times its budget" in said
+    assert "staged took" not in said
 
 
 def test_an_arm_that_did_not_run_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
