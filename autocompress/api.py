@@ -24,6 +24,7 @@ from autocompress.agent.stages import inspect as inspect_stage
 from autocompress.compression.registry import make_techniques
 from autocompress.core.budget import Budget
 from autocompress.core.events import Observer
+from autocompress.core.held import parse_held
 from autocompress.core.objective import (
     Objective,
     parse_constraints,
@@ -49,6 +50,7 @@ def search(
     objectives: Sequence[Objective | str] = OBJECTIVES,
     constraints: Mapping[str, float] | None = None,
     techniques: Sequence[str] | None = None,
+    held: Sequence[str] = (),
     task: Task | None = None,
     strategy: Any = "auto",
     executor: str = "local",
@@ -73,6 +75,9 @@ def search(
         constraints: bounds, such as ``{"latency_ms": 2.0, "accuracy_drop": 0.01}``.
         techniques: names, such as "low_rank", or "low_rank:tucker" for one form of it; None takes
             all that pay on the device.
+        held: choices that are not searched and stay as the original has them: a kind of choice,
+            the name of one, or a pattern of names. ``["architecture"]`` keeps depths, branches,
+            kernels and resolution, ``["width:*"]`` all channels.
         task: loss and metric; classification by default.
         strategy: "auto", a name, or an Optuna sampler.
         executor: "local".
@@ -94,8 +99,8 @@ def search(
     """
     request = _request(
         model, data, device=device, budget=budget, objectives=objectives, constraints=constraints,
-        techniques=techniques, task=task, strategy=strategy, executor=executor, workers=workers,
-        seed=seed,
+        techniques=techniques, held=held, task=task, strategy=strategy, executor=executor,
+        workers=workers, seed=seed,
     )  # fmt: skip
     folder = Path(run_dir) if run_dir is not None else _new_folder(request.subject_name)
     with make_display(progress) as display:
@@ -112,6 +117,7 @@ def plan(
     objectives: Sequence[Objective | str] = OBJECTIVES,
     constraints: Mapping[str, float] | None = None,
     techniques: Sequence[str] | None = None,
+    held: Sequence[str] = (),
     task: Task | None = None,
     strategy: Any = "auto",
     executor: str = "local",
@@ -124,8 +130,8 @@ def plan(
     """
     request = _request(
         model, data, device=device, budget=budget, objectives=objectives, constraints=constraints,
-        techniques=techniques, task=task, strategy=strategy, executor=executor, workers=workers,
-        seed=seed,
+        techniques=techniques, held=held, task=task, strategy=strategy, executor=executor,
+        workers=workers, seed=seed,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="autocompress-plan-") as scratch:
         files = RunFolder(Path(scratch))
@@ -243,6 +249,7 @@ def _request(
     objectives: Sequence[Objective | str],
     constraints: Mapping[str, float] | None,
     techniques: Sequence[str] | None,
+    held: Sequence[str],
     task: Task | None,
     strategy: Any,
     executor: str,
@@ -264,6 +271,7 @@ def _request(
         objectives=wanted,
         constraints=bounds,
         techniques=None if techniques is None else tuple(techniques),
+        held=parse_held(held),
         task=task or Task(),
         strategy=strategy,
         executor=executor,

@@ -1,7 +1,8 @@
 """Run one benchmark: ``python -m benchmarks NAME [--quick] [--data DIR] [--seed N]``.
 
 A benchmark is a module ``benchmarks/NAME.py`` with ``main(*, quick, data, seed) -> dict``: it
-prints a readable table and returns plain numbers, which become the last line of the output.
+prints a readable table and returns plain numbers, which become the last line of the output. One
+with options of its own has ``options(parser)``, too, and takes their values as keyword arguments.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="same logic, fewer iterations")
     parser.add_argument("--data", type=Path, default=None, help="folder of real data")
     parser.add_argument("--seed", type=int, default=0)
+    named = [argument for argument in arguments if argument in names()][:1]
+    for name in named:
+        describe = getattr(import_module(f"benchmarks.{name}"), "options", None)
+        if describe is not None:
+            describe(parser.add_argument_group(name))
     options = parser.parse_args(arguments)
     if options.name not in names():
         there = ", ".join(names()) or "none yet"
@@ -52,10 +58,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its result line; the exit status is returned."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    run: Callable[..., dict[str, Any]] = import_module(f"benchmarks.{options.name}").main
-    data = options.data if options.data is not None else default_data()
+    values = vars(options)
+    run: Callable[..., dict[str, Any]] = import_module(f"benchmarks.{values.pop('name')}").main
+    if values["data"] is None:
+        values["data"] = default_data()
     try:
-        result = run(quick=options.quick, data=data, seed=options.seed)
+        result = run(**values)
     except AutocompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

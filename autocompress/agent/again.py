@@ -79,6 +79,7 @@ def request_again(
             seconds=stored.get("budget_seconds"),
             trials=stored.get("budget_trials"),
             train_steps=stored.get("budget_train_steps"),
+            models=stored.get("budget_models"),
         ),
         objectives=parse_objectives(stored["objectives"]),
         constraints=parse_constraints(stored["constraints"]),
@@ -88,6 +89,7 @@ def request_again(
         executor=stored["executor"],
         workers=stored["workers"],
         seed=stored["seed"],
+        held=tuple(stored.get("held", ())),
         options=stored.get("options", {}),
     )
 

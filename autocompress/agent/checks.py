@@ -42,6 +42,11 @@ def check_choices(space: ElasticSpace) -> None:
     """
     if any(len(c.options) > 1 and c.kind != "recipe" for c in space.choices):
         return
+    if space.held:
+        raise RequestError(
+            f"every choice of {space.name!r} is held ({', '.join(space.held)}); leave some to "
+            "the search, or ask for more techniques"
+        )
     reasons = "; ".join(f"{r.name}: {r.reason}" for r in space.refusals[:3])
     raise RequestError(
         f"no layer of {space.name!r} can take a setting of the techniques "

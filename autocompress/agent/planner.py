@@ -141,6 +141,7 @@ def _by_count(budget: Budget, costs: Costs) -> Plan:
     trials = budget.trials or _WANTED_TRIALS
     training = _FIXED_TRAINING if costs.from_scratch else 0
     short, final, elastic, models = _FIXED_SHORT, _FIXED_FINAL, training, min(_MOST_MODELS, trials)
+    models = min(models, budget.models or models)
     if budget.train_steps is not None:
         wanted = training + elastic + trials * short + models * final
         share = min(1.0, budget.train_steps / max(1, wanted))
@@ -165,7 +166,7 @@ def _by_count(budget: Budget, costs: Costs) -> Plan:
 def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
     total = budget.seconds or 0.0
     left = max(1.0, total - costs.spent_seconds)
-    models = int(min(_MOST_MODELS, max(3, 0.3 * left / VERIFY_SECONDS)))
+    models = _fitting_models(0.3 * left / VERIFY_SECONDS, budget.models)
     verify = min(0.3 * left, models * VERIFY_SECONDS)
     shares = _SPACE if costs.from_scratch else _MODEL
     seconds = {name: share * (left - verify) for name, share in shares.items()}
@@ -258,13 +259,16 @@ class VerificationCost:
         return cls(once=timing, each=(exporting + min(timed, timing)) / models)
 
 
-def with_verification(plan: Plan, cost: VerificationCost, left: float) -> Plan:
+def with_verification(
+    plan: Plan, cost: VerificationCost, left: float, most: int | None = None
+) -> Plan:
     """The plan with the time that exporting and checking a model was seen to take.
 
     Args:
         plan: made before anything was exported.
         cost: what the baselines took.
         left: seconds left of the budget.
+        most: models that were asked for at the most.
 
     Returns:
         The same plan when the budget is not in seconds; otherwise one that keeps enough for
@@ -272,8 +276,8 @@ def with_verification(plan: Plan, cost: VerificationCost, left: float) -> Plan:
     """
     if not plan.seconds:
         return plan
-    fitting = int((_MOST_VERIFYING * left - cost.once) / max(1e-3, cost.each))
-    models = max(3, min(_MOST_MODELS, fitting))
+    fitting = (_MOST_VERIFYING * left - cost.once) / max(1e-3, cost.each)
+    models = _fitting_models(fitting, most)
     verify = cost.once + models * cost.each
     planned = sum(plan.seconds.get(name, 0.0) for name in _LATER)
     scale = max(0.0, left - verify) / max(1e-3, planned)
@@ -293,6 +297,11 @@ def _short_steps(seconds: float, costs: Costs, step: float, trials: int | None) 
         if steps >= _LEAST_STEPS:
             return min(steps, 2 * costs.epoch_steps)
     return 0
+
+
+def _fitting_models(fitting: float, most: int | None) -> int:
+    """As many as fit, 3 at the least, unless fewer are asked for."""
+    return min(most or _MOST_MODELS, max(3, min(_MOST_MODELS, int(fitting))))
 
 
 def _clamp(value: float, low: int, high: int) -> int:

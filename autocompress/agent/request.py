@@ -45,6 +45,7 @@ class Request:
         executor: "local".
         workers: worker processes; 1 runs trials in the caller's process.
         seed: decides everything random.
+        held: choices that are not searched.
         options: what the command line needs to ask again (model file and the like).
     """
 
@@ -60,6 +61,7 @@ class Request:
     executor: str = "local"
     workers: int = 1
     seed: int = 0
+    held: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -136,9 +138,11 @@ class Request:
             "budget_seconds": self.budget.seconds,
             "budget_trials": self.budget.trials,
             "budget_train_steps": self.budget.train_steps,
+            "budget_models": self.budget.models,
             "objectives": [o.metric for o in self.objectives],
             "constraints": {c.metric: float(c.bound) for c in self.constraints},
             "techniques": None if self.techniques is None else list(self.techniques),
+            "held": list(self.held) or None,
             "task": self.task.name,
             "metric": getattr(self.task.metric, "__name__", "metric"),
             "higher_is_better": self.task.higher_is_better,

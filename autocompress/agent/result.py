@@ -19,9 +19,10 @@ from autocompress.report.run_folder import RunView, read_run, rows_of
 from autocompress.search.store import read_trials
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
 
     from autocompress.agent.request import Request
+    from autocompress.agent.run_folder import RunFolder
     from autocompress.core.budget import Budget
     from autocompress.core.events import Observer
     from autocompress.core.objective import Objective
@@ -219,6 +220,61 @@ class SearchResult:
         chosen = latency[ties].idxmin()
         return Solution(self.run_dir / "models" / str(frame.loc[chosen, "id"]))
 
+    def module(
+        self,
+        identifier: str,
+        *,
+        model: nn.Module | SearchSpace | None = None,
+        data: Data | str | None = None,
+        task: Task | None = None,
+    ) -> fx.GraphModule:
+        """A returned model as the torch module that its file was exported from.
+
+        To train it further, or to search on from it. Batch norms are folded; a model that computes
+        in integers is fake-quantised. In evaluation mode.
+
+        Args:
+            identifier: an id of :attr:`pareto`, but not a baseline's.
+            model: the run's model, where this result was opened from its folder.
+            data: the run's data, likewise, unless they were given by name.
+            task: the run's task, likewise, unless it was classification.
+
+        Raises:
+            RequestError: there is no such model, or the run's model or data are needed again.
+            StorageError: its weights are gone from the run folder.
+        """
+        from autocompress.agent.again import open_run
+        from autocompress.agent.modules import restored
+
+        known = [solution.id for solution in self.solutions]
+        if identifier not in known:
+            raise RequestError(
+                f"there is no model {identifier!r} in {self.run_dir}; it has "
+                f"{', '.join(known) or 'none'}"
+            )
+        source = open_run(self.run_dir)
+        request = self._asked(source, model, data, task, "module(...)")
+        solution = Solution(self.run_dir / "models" / identifier)
+        return restored(source, request, solution.candidate)
+
+    def _asked(
+        self,
+        source: RunFolder,
+        model: nn.Module | SearchSpace | None,
+        data: Data | str | None,
+        task: Task | None,
+        call: str,
+    ) -> Request:
+        """What the run was asked for; what its folder does not hold has to be given again."""
+        from autocompress.agent.again import request_again
+        from autocompress.evaluation.data import Data
+
+        if self._request is not None and all(given is None for given in (model, data, task)):
+            return self._request
+        again = None if data is None else Data.of(data)
+        call = f"autocompress.SearchResult({{run}}).{call}"
+        return request_again(source, model, data=again, task=task, call=call)
+
     def retarget(
         self,
         device: Any = None,
@@ -258,10 +314,9 @@ class SearchResult:
             RequestError: the request is wrong, or needs the model or data again.
             InfeasibleError: no candidate meets the constraints on this device.
         """
-        from autocompress.agent.again import open_run, request_again
+        from autocompress.agent.again import open_run
         from autocompress.agent.retarget import new_folder, retargeted, run_retarget
         from autocompress.core.budget import Budget
-        from autocompress.evaluation.data import Data
         from autocompress.report.display import make_display
 
         source = open_run(self.run_dir)
@@ -270,11 +325,7 @@ class SearchResult:
             raise RequestError(
                 f"budget is {budget!r}, but it is the time to train what is added; give seconds"
             )
-        request = self._request
-        if request is None or any(given is not None for given in (model, data, task)):
-            given = None if data is None else Data.of(data)
-            call = "autocompress.SearchResult({run}).retarget()"
-            request = request_again(source, model, data=given, task=task, call=call)
+        request = self._asked(source, model, data, task, "retarget()")
         wanted = retargeted(
             request, source, device, constraints=constraints, objectives=objectives,
             train_seconds=seconds, models=models,

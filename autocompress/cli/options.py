@@ -65,6 +65,10 @@ BudgetText: TypeAlias = Annotated[
 Trials: TypeAlias = Annotated[
     int | None, typer.Option("--trials", min=1, help="End the search after so many trials, too.")
 ]
+Models: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--models", min=1, help="Train in full and verify so many at the most."),
+]
 Objectives: TypeAlias = Annotated[
     str,
     typer.Option("--objectives", metavar="A,B[,C]", help="Two to four metrics, by commas."),
@@ -80,6 +84,15 @@ Constraints: TypeAlias = Annotated[
 Techniques: TypeAlias = Annotated[
     str | None,
     typer.Option("--techniques", metavar="A,B", help="Only these; otherwise all that pay."),
+]
+Held: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hold",
+        metavar="CHOICES",
+        help="Choices that are not searched: architecture, or names such as 'width:*'; may be "
+        "repeated.",
+    ),
 ]
 Strategy: TypeAlias = Annotated[
     str, typer.Option("--strategy", help="How candidates are proposed: auto or a name.")
@@ -160,9 +173,11 @@ def request(
     device: str,
     budget: str,
     trials: int | None,
+    models: int | None,
     objectives: str,
     constraints: Sequence[str] | None,
     techniques: str | None,
+    held: Sequence[str] | None,
     strategy: str,
     executor: str,
     workers: int,
@@ -177,10 +192,11 @@ def request(
     parse_objectives(names)
     return {
         "device": device,
-        "budget": Budget(seconds=parse_seconds(budget), trials=trials),
+        "budget": Budget(seconds=parse_seconds(budget), trials=trials, models=models),
         "objectives": tuple(names),
         "constraints": constraint_values(constraints or ()),
         "techniques": tuple(listed(techniques)) if techniques is not None else None,
+        "held": tuple(held or ()),
         "strategy": strategy,
         "executor": executor,
         "workers": workers,

@@ -45,16 +45,19 @@ class Budget:
         seconds: wall-clock seconds, or None for no limit.
         trials: finished trials, or None for no limit.
         train_steps: optimiser steps over all stages, or None for no limit.
+        models: models to train in full and verify, so that each gets a larger share of the time;
+            None takes up to 16. No limit that ends a search.
     """
 
     seconds: float | None = None
     trials: int | None = None
     train_steps: int | None = None
+    models: int | None = None
 
     def __post_init__(self) -> None:
         if self.seconds is None and self.trials is None and self.train_steps is None:
             raise RequestError("the budget limits nothing; set seconds, trials or train_steps")
-        for name in ("seconds", "trials", "train_steps"):
+        for name in ("seconds", "trials", "train_steps", "models"):
             value = getattr(self, name)
             if value is None:
                 continue

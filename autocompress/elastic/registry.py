@@ -41,6 +41,7 @@ def load_space(
     techniques: Sequence[Technique] | None = None,
     capabilities: Capabilities | None = None,
     seed: int = 0,
+    held: Sequence[str] = (),
 ) -> ElasticSpace:
     """A named space for data of this shape, its largest network freshly initialised.
 
@@ -52,9 +53,11 @@ def load_space(
         techniques: the techniques that add genes; None takes all.
         capabilities: what the target device exploits.
         seed: of the initial weights.
+        held: choices that stay as the largest network has them, as in :func:`autocompress.search`.
 
     Raises:
-        RequestError: no such space, or it does not fit the data.
+        RequestError: no such space, it does not fit the data, or there is no choice of a name in
+            ``held``.
     """
     module = _module(name)
     with torch.random.fork_rng(devices=[]):
@@ -72,6 +75,7 @@ def load_space(
         capabilities=capabilities,
         architecture=describe(model) if describe is not None else (),
         trained=False,
+        held=held,
     )
 
 

@@ -17,6 +17,7 @@ from autocompress.compression.refusals import Refusal
 from autocompress.compression.registry import default_techniques
 from autocompress.core.candidate import Candidate, LayerPolicy, Recipe, Scalar
 from autocompress.core.capabilities import Capabilities
+from autocompress.core.held import hold, parse_held
 from autocompress.core.space import Choice, Condition, Genome, SearchSpace
 from autocompress.elastic.model import ElasticModel, reorder_channels
 from autocompress.elastic.realise import realise
@@ -37,6 +38,10 @@ class ElasticSpace(SearchSpace):
         capabilities: what the target device exploits.
         architecture: further architecture choices, such as ``Choice("kernel:stem", (5, 3))``.
         trained: whether the captured weights are trained; otherwise a search trains them first.
+        held: choices that stay as the original has them, as in :func:`autocompress.search`.
+
+    Raises:
+        RequestError: there is no choice of a name in ``held``.
     """
 
     def __init__(
@@ -48,12 +53,14 @@ class ElasticSpace(SearchSpace):
         capabilities: Capabilities | None = None,
         architecture: Sequence[Choice] = (),
         trained: bool = True,
+        held: Sequence[str] = (),
     ) -> None:
         self.graph = without_unusable_widths(graph)
         self.techniques = tuple(default_techniques() if techniques is None else techniques)
         self.capabilities = capabilities or Capabilities()
         self._name = name
         self.trained = trained
+        self.held = parse_held(held)
         conditions = _Conditions(self.graph)
         genes = [*_architecture_choices(self.graph, conditions), *architecture]
         owner: dict[str, Technique] = {}
@@ -62,12 +69,14 @@ class ElasticSpace(SearchSpace):
                 owner[choice.name] = technique
                 genes.append(choice)
         self._owner = owner
-        self._choices = tuple(
+        conditioned = [
             gene
             if gene.condition is not None or gene.kind == "recipe"
             else replace(gene, condition=conditions.of(self._targets(gene.name)))
             for gene in genes
-        )
+        ]
+        self._added = tuple(architecture)
+        self._choices = hold(conditioned, self.held)
 
     @classmethod
     def from_model(
@@ -80,6 +89,7 @@ class ElasticSpace(SearchSpace):
         capabilities: Capabilities | None = None,
         architecture: Sequence[Choice] = (),
         trained: bool = True,
+        held: Sequence[str] = (),
     ) -> ElasticSpace:
         """The space of a trained model.
 
@@ -91,9 +101,11 @@ class ElasticSpace(SearchSpace):
             capabilities: what the target device exploits.
             architecture: further architecture choices.
             trained: whether the model's weights are trained.
+            held: choices that stay as the original has them, as in :func:`autocompress.search`.
 
         Raises:
             CaptureError: the model cannot be captured; names the user's line.
+            RequestError: there is no choice of a name in ``held``.
         """
         return cls(
             inspect_model(model, example_inputs),
@@ -102,16 +114,22 @@ class ElasticSpace(SearchSpace):
             capabilities=capabilities,
             architecture=architecture,
             trained=trained,
+            held=held,
         )
 
     def specialised(
-        self, techniques: Sequence[Technique], capabilities: Capabilities
+        self,
+        techniques: Sequence[Technique],
+        capabilities: Capabilities,
+        held: Sequence[str] = (),
     ) -> ElasticSpace:
-        """The same model and architecture choices under other techniques and another device."""
-        added = [c for c in self._choices if c.kind == "architecture" and not _automatic(c.name)]
+        """The same model and architecture choices under other techniques and another device.
+
+        What is held here stays held.
+        """
         return ElasticSpace(
             self.graph, name=self._name, techniques=techniques, capabilities=capabilities,
-            architecture=added, trained=self.trained,
+            architecture=self._added, trained=self.trained, held=parse_held((*self.held, *held)),
         )  # fmt: skip
 
     @property
@@ -228,10 +246,6 @@ class ElasticSpace(SearchSpace):
                 name for name in self.graph.groups[target].producers if name in self.graph.layers
             )
         return (target,)
-
-
-def _automatic(name: str) -> bool:
-    return name.startswith((DEPTH, BRANCH, RESOLUTION))
 
 
 def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Choice]:

@@ -41,8 +41,9 @@ def run(context: Context) -> None:
     if stored is not None and all(model_is_whole(context.folder.models / name) for name in stored):
         context.baselines = stored
         return
-    began = time.monotonic()
-    artifacts = [_original(context), _int8(context)]
+    original = _original(context)
+    began = time.monotonic()  # the first export loads libraries, which is paid for once
+    artifacts = [original, _int8(context)]
     exported = time.monotonic()
     for artifact, measured in zip(artifacts, measure_latencies(context, artifacts), strict=True):
         artifact.row.update(measured)
@@ -82,20 +83,28 @@ def _rows(stored: Any) -> dict[str, Row]:
 
 
 def _cost(artifacts: list[Artifact], exporting: float, timing: float) -> VerificationCost:
-    """What verifying a model will cost, from what it cost for the baselines."""
+    """What verifying a model will cost, from what it cost for the baselines.
+
+    Args:
+        artifacts: the baselines.
+        exporting: seconds to prepare, export and check the last of them.
+        timing: seconds to time them all.
+    """
     timed = 0.0
     for artifact in artifacts:
         if artifact.latency is not None and artifact.latency.ok:
             protocol = artifact.latency.protocol
             running = artifact.latency.runs * float(artifact.row["latency_ms"]) / 1e3
             timed += max(running, float(protocol["min_seconds"]))
-    return VerificationCost.of(exporting, timing, timed, len(artifacts))
+    return VerificationCost.of(len(artifacts) * exporting, timing, timed, len(artifacts))
 
 
 def _plan_again(context: Context, cost: VerificationCost) -> None:
     """Keep as much time for verification as it was seen to need."""
     before = context.plan
-    context.plan = with_verification(before, cost, context.remaining())
+    context.plan = with_verification(
+        before, cost, context.remaining(), context.request.budget.models
+    )
     if context.plan is before:
         return
     context.folder.write_json("plan.json", context.plan.to_json())

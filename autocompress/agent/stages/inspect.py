@@ -34,7 +34,7 @@ def run(context: Context) -> None:
         context.folder.device if context.folder.has_device else request.device
     )
     context.request = request = within_limits(request, context.profile)
-    context.space = _space(context)
+    context.space = space_of(context)
     if not context.space.graph.layers:
         raise RequestError(
             f"there is nothing to compress in {context.space.name!r}: it has no convolution and no "
@@ -69,13 +69,14 @@ def run(context: Context) -> None:
         context.tell("plan", "note", "plan", {"plan": context.plan.to_json()})
 
 
-def _space(context: Context) -> ElasticSpace:
+def space_of(context: Context) -> ElasticSpace:
+    """The space of the run's request; the same for the same run folder."""
     request = context.request
     capabilities = capabilities_for(context)
     techniques = make_techniques(request.techniques)
     subject = request.subject
     if isinstance(subject, ElasticSpace):
-        return subject.specialised(techniques, capabilities)
+        return subject.specialised(techniques, capabilities, request.held)
     if isinstance(subject, str):
         classes = request.data.num_classes
         if classes is None:
@@ -87,12 +88,14 @@ def _space(context: Context) -> ElasticSpace:
             subject, input_shape=request.data.input_shape, num_classes=classes,
             vocabulary=request.data.vocabulary,
             techniques=techniques, capabilities=capabilities, seed=request.seed,
+            held=request.held,
         )  # fmt: skip
     if isinstance(subject, nn.Module):
         example = request.data.example()[0]
         return ElasticSpace.from_model(
-            subject, (example,), techniques=techniques, capabilities=capabilities
-        )
+            subject, (example,), techniques=techniques, capabilities=capabilities,
+            held=request.held,
+        )  # fmt: skip
     raise RequestError(
         f"a space of type {type(subject).__name__} cannot be searched; "
         f"make it with ElasticSpace.from_model, or give its name"
@@ -135,6 +138,15 @@ def _report(context: Context) -> None:
         choices={c.name: list(c.options) for c in space.choices},
         techniques=[t.name for t in space.techniques],
     )
+    if space.held:
+        still = [c.name for c in space.choices if len(c.options) == 1]
+        context.decide(
+            STAGE,
+            "hold choices",
+            f"{len(still)} choices are not searched, as was asked ({', '.join(space.held)}): they "
+            "stay as the original has them.",
+            held=list(space.held), choices=still,
+        )  # fmt: skip
     _report_device(context)
     for skipped in graph.skipped:
         context.decide(

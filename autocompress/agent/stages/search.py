@@ -54,7 +54,7 @@ def run(context: Context) -> None:
                 on_trial=on_trial, should_stop=lambda: context.stopping,
             )  # fmt: skip
 
-        seeds: Seeds = dict(context.seeds)
+        seeds: Seeds = dict(context.seeds) if study.strategy.takes_seeds else {}
         wanted = request.budget.trials
         if plan.seconds:  # when earlier stages took longer than planned, there are a few trials yet
             go_on(min(LEAST, wanted or LEAST), None, seeds)

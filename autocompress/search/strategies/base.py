@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from autocompress.core.objective import Objective
 from autocompress.core.space import Genome, SearchSpace
@@ -59,6 +60,8 @@ class SearchStrategy(ABC):
 
     #: The name it is looked up by; recorded as the origin of its trials.
     name: str = ""
+    #: Whether a search begins with seeds: uniform settings and those that sensitivity points to.
+    takes_seeds: ClassVar[bool] = True
 
     def __init__(self, space: SearchSpace, objectives: Sequence[Objective], seed: int) -> None:
         """Start without knowledge.

@@ -12,13 +12,14 @@ from autocompress.search.strategies.base import Outcome, SearchStrategy
 
 
 class RandomStrategy(SearchStrategy):
-    """Uniform over the options of each gene; learns nothing.
+    """Uniform over the options of each gene; learns nothing, and begins from nothing known.
 
     The generator of a proposal is made of the seed, its index and how often it was asked for, so
     that one proposal depends on no other.
     """
 
     name = "random"
+    takes_seeds = False
 
     def __init__(self, space: SearchSpace, objectives: Sequence[Objective], seed: int) -> None:
         super().__init__(space, objectives, seed)

@@ -46,3 +46,18 @@ def test_cheaper_models_are_more_models() -> None:
 def test_a_budget_in_trials_depends_on_no_clock() -> None:
     plan = make_plan(Budget(trials=8), COSTS)
     assert with_verification(plan, VerificationCost(6.0, 2.0), float("inf")) is plan
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [Budget(seconds=180, models=2), Budget(trials=30, models=2)],
+    ids=["seconds", "trials"],
+)
+def test_no_more_models_than_asked_for_share_the_time(budget: Budget) -> None:
+    plan = make_plan(budget, COSTS)
+    assert plan.models == 2
+    again = with_verification(plan, VerificationCost(6.0, 1.0), 130.0, budget.models)
+    assert again.models == 2
+    if budget.seconds:
+        usual = make_plan(Budget(seconds=budget.seconds), COSTS)
+        assert plan.effort.final_steps > usual.effort.final_steps

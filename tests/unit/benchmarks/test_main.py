@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -80,3 +81,18 @@ def test_default_data(
     if variable:
         monkeypatch.setenv("AUTOCOMPRESS_DATA", str(tmp_path))
     assert benchmarks.default_data() == (tmp_path if expected else None)
+
+
+def test_options_of_its_own_reach_a_benchmark(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def options(parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument("--arms", default="all")
+
+    def main(*, quick: bool, data: Path | None, seed: int, arms: str) -> dict[str, Any]:
+        return {"arms": arms, "seed": seed}
+
+    install(monkeypatch, main)
+    sys.modules["benchmarks.example"].options = options  # type: ignore[attr-defined]
+    assert benchmarks.main(["example", "--arms", "joint", "--seed", "2"]) == 0
+    assert capsys.readouterr().out == 'RESULT {"arms": "joint", "seed": 2}\n'

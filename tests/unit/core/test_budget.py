@@ -70,8 +70,10 @@ def test_numbers_pass_through(seconds: float) -> None:
         ({"seconds": float("nan")}, "seconds is nan"),
         ({"trials": -1}, "trials is -1"),
         ({"train_steps": 0, "seconds": 5.0}, "train_steps is 0"),
+        ({"models": 0, "seconds": 5.0}, "models is 0"),
+        ({"models": 3}, "limits nothing"),
     ],
-    ids=["nothing", "zero", "nan", "trials", "steps"],
+    ids=["nothing", "zero", "nan", "trials", "steps", "models", "models alone"],
 )
 def test_bad_budget(values: dict[str, Any], shown: str) -> None:
     with pytest.raises(RequestError, match=shown):
