@@ -1,11 +1,22 @@
-"""The plan keeps what verification was seen to cost."""
+"""The plan keeps what verification was seen to cost, and acts on how far accuracies agree."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from autocompress.agent.planner import Costs, VerificationCost, make_plan, with_verification
-from autocompress.core.budget import Budget
+from autocompress.agent.planner import (
+    Costs,
+    Plan,
+    VerificationCost,
+    choose_fidelity,
+    make_plan,
+    with_fidelity,
+    with_verification,
+)
+from autocompress.core.budget import Budget, Fidelity
+from autocompress.evaluation.agreement import Agreement
 
 COSTS = Costs(
     step_seconds=0.03,
@@ -29,7 +40,7 @@ def test_verification_is_kept_within_what_is_left(each: float) -> None:
     plan = make_plan(Budget(seconds=180), COSTS)
     left = 130.0
     again = with_verification(plan, VerificationCost(once=6.0, each=each), left)
-    later = sum(again.seconds[n] for n in ("price", "elasticise", "search", "finalise"))
+    later = sum(again.seconds[n] for n in ("price", "elasticise", "trust", "search", "finalise"))
     assert again.seconds["verify"] == pytest.approx(6.0 + again.models * each)
     assert 3 <= again.models <= 16
     if again.models > 3:
@@ -46,3 +57,160 @@ def test_cheaper_models_are_more_models() -> None:
 def test_a_budget_in_trials_depends_on_no_clock() -> None:
     plan = make_plan(Budget(trials=8), COSTS)
     assert with_verification(plan, VerificationCost(6.0, 2.0), float("inf")) is plan
+
+
+# -- how far inherited accuracy is trusted ---------------------------------------------------------
+
+SECONDS, TRIALS = Budget(seconds=600), Budget(trials=40)
+
+
+def agreed(spearman: float, low: float, pairs: int = 8) -> Agreement:
+    return Agreement(pairs, spearman, low, 1.0, spearman, low, 1.0)
+
+
+def short_plan(budget: Budget = SECONDS) -> Plan:
+    plan = make_plan(budget, COSTS)
+    assert plan.fidelity == Fidelity.SHORT
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("agreement", "expected"),
+    [
+        (agreed(0.9, 0.6), Fidelity.INHERITED),
+        (agreed(0.7, 0.4), Fidelity.INHERITED),
+        (agreed(0.69, 0.5), Fidelity.SHORT),
+        (agreed(0.95, 0.39), Fidelity.SHORT),
+        (agreed(0.95, 0.9, pairs=4), Fidelity.SHORT),
+        (agreed(-0.95, -1.0), Fidelity.SHORT),
+        (Agreement(8, unknown="all are equal"), Fidelity.SHORT),
+        (None, Fidelity.SHORT),
+    ],
+)
+def test_the_order_of_inherited_accuracies_decides(
+    agreement: Agreement | None, expected: Fidelity
+) -> None:
+    fidelity, said = choose_fidelity(short_plan(), SECONDS, agreement)
+    assert fidelity == expected
+    assert "can be trusted" in said or expected == Fidelity.SHORT
+    if agreement is not None:
+        assert agreement.words in said
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected", "said"),
+    [
+        (Budget(seconds=600), Fidelity.INHERITED, "many more"),
+        (Budget(seconds=600, trials=40), Fidelity.INHERITED, "more training for the models"),
+        (Budget(trials=40, train_steps=9000), Fidelity.INHERITED, "more training for the models"),
+        (Budget(trials=40), Fidelity.SHORT, "would save nothing"),
+    ],
+)
+def test_trials_are_only_left_untrained_where_that_buys_something(
+    budget: Budget, expected: Fidelity, said: str
+) -> None:
+    fidelity, sentence = choose_fidelity(short_plan(budget), budget, agreed(0.9, 0.8))
+    assert fidelity == expected
+    assert said in sentence
+
+
+def test_recipes_show_in_trained_trials_only() -> None:
+    fidelity, said = choose_fidelity(short_plan(), SECONDS, agreed(0.9, 0.8), recipes=True)
+    assert fidelity == Fidelity.SHORT
+    assert "ways of training back" in said
+
+
+@pytest.mark.parametrize(
+    ("agreement", "said"),
+    [
+        (None, "although its trust is not known"),
+        (agreed(0.2, -0.3), "although its trust is low (Spearman 0.20 [-0.30"),
+        (agreed(0.9, 0.8), "whose order can be trusted"),
+    ],
+)
+def test_without_steps_inherited_accuracy_is_all_there_is(
+    agreement: Agreement | None, said: str
+) -> None:
+    budget = Budget(trials=40, train_steps=30)
+    plan = make_plan(budget, COSTS)
+    assert plan.effort.short_steps == 0
+    fidelity, sentence = choose_fidelity(plan, budget, agreement)
+    assert fidelity == Fidelity.INHERITED
+    assert said in sentence
+
+
+def test_many_more_trials_fit_without_training() -> None:
+    plan = short_plan()
+    cheap = with_fidelity(plan, Fidelity.INHERITED, SECONDS, trial_seconds=0.1, left=100.0)
+    assert cheap.trials == 1000
+    assert cheap.effort == plan.effort
+    two = with_fidelity(plan, Fidelity.INHERITED, SECONDS, trial_seconds=0.1, left=100.0, workers=2)
+    assert two.trials == 2000
+    asked = Budget(seconds=600, trials=40)
+    kept = with_fidelity(
+        short_plan(asked), Fidelity.INHERITED, asked, trial_seconds=0.1, left=100.0
+    )
+    assert kept.trials == 40
+
+
+def test_steps_that_trials_do_not_take_go_to_the_models() -> None:
+    budget = Budget(trials=40, train_steps=2000)
+    plan = short_plan(budget)
+    cheap = with_fidelity(plan, Fidelity.INHERITED, budget, trial_seconds=0.1, left=0.0)
+    more = (cheap.effort.final_steps - plan.effort.final_steps) * plan.models
+    assert 0 < more <= plan.trials * plan.effort.short_steps
+    again = with_fidelity(cheap, Fidelity.INHERITED, budget, trial_seconds=0.1, left=0.0)
+    assert again == cheap  # a run that was killed in between does it twice
+    same = with_fidelity(plan, Fidelity.SHORT, budget, trial_seconds=1.0, left=0.0)
+    assert same == plan
+
+
+@pytest.mark.parametrize(("trials", "compared"), [(6, 0), (19, 0), (20, 5), (30, 7), (200, 8)])
+def test_a_budget_in_trials_has_a_fixed_comparison(trials: int, compared: int) -> None:
+    plan = make_plan(Budget(trials=trials), COSTS)
+    assert plan.compared == compared
+    assert plan.trials == trials
+    slower = replace(COSTS, step_seconds=9.0, evaluation_seconds=30.0)
+    assert make_plan(Budget(trials=trials), slower).compared == compared
+    assert plan.compared_note.startswith("compare" if compared else "left out")
+    notes = {stage["name"]: stage["note"] for stage in plan.to_json()["stages"]}
+    assert notes["trust"] == plan.compared_note
+
+
+@pytest.mark.parametrize("seconds", [None, 600.0])
+@pytest.mark.parametrize("steps", [100, 700, 3000, 10**6])
+def test_the_comparison_counts_in_training_steps(steps: int, seconds: float | None) -> None:
+    plan = make_plan(Budget(seconds=seconds, trials=40, train_steps=steps), COSTS)
+    taken = plan.training_steps + plan.elastic_steps + plan.compared * plan.compared_steps
+    taken += plan.trials * plan.effort.short_steps + plan.models * plan.effort.final_steps
+    assert taken <= steps
+
+
+@pytest.mark.parametrize("from_scratch", [True, False])
+@pytest.mark.parametrize("seconds", [30.0, 120.0, 600.0, 3600.0])
+@pytest.mark.parametrize("step", [0.003, 0.03, 0.6])
+def test_the_comparison_takes_its_share_at_most(
+    from_scratch: bool, seconds: float, step: float
+) -> None:
+    costs = replace(
+        COSTS, from_scratch=from_scratch, step_seconds=step, quantized_step_seconds=1.5 * step
+    )
+    plan = make_plan(Budget(seconds=seconds), costs)
+    assert plan.compared == 0 or 5 <= plan.compared <= 12
+    assert (plan.seconds["trust"] > 0) == (plan.compared > 0)
+    each = 2 * costs.evaluation_seconds + plan.compared_steps * plan.step_seconds
+    assert plan.compared * each <= 0.08 * seconds
+    later = replace(plan, seconds=dict(plan.seconds))
+    again = with_verification(later, VerificationCost(once=6.0, each=2.0), 0.7 * seconds)
+    assert again.compared <= plan.compared
+    assert again.compared == 0 or again.compared >= 5
+    kept = Plan.from_json(again.to_json())
+    assert replace(kept, seconds=again.seconds) == again
+    assert kept.seconds == pytest.approx(again.seconds, abs=0.05)
+
+
+def test_a_plan_of_an_earlier_version_is_read() -> None:
+    stored = short_plan().to_json()
+    for name in ("compared", "compared_steps", "compared_note"):
+        del stored[name]
+    assert Plan.from_json(stored).compared == 0
