@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,8 @@ def rank_agreement(
 
     The intervals are percentile bootstrap intervals over candidates (Efron and Tibshirani 1993, An
     Introduction to the Bootstrap, section 13.3). Resamples in which all scores are equal have no
-    correlation and are left out.
+    correlation and are left out. Of a perfect order every resample is perfect, too: its interval is
+    a point, however few the candidates.
 
     Args:
         first: a score of each candidate, shape ``(n,)``.
@@ -117,31 +118,32 @@ def rank_agreement(
         raise ValueError(f"scores of shapes {x.shape} and {y.shape} are no pairs")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("scores hold NaN or infinity; leave those candidates out")
-    gaps: dict[str, float] = {}
+    found = Agreement(len(x))
     if len(x):
-        gaps = {
-            "mean_gap": float(np.abs(y - x).mean()),
-            "largest_gap": float(np.abs(y - x).max()),
-            "mean_change": float((y - x).mean()),
-        }
+        found = replace(
+            found,
+            mean_gap=float(np.abs(y - x).mean()),
+            largest_gap=float(np.abs(y - x).max()),
+            mean_change=float((y - x).mean()),
+        )
     if len(x) < FEWEST_PAIRS:
         why = f"{len(x)} candidates with both scores are fewer than {FEWEST_PAIRS}"
-        return Agreement(len(x), unknown=why, **gaps)
+        return replace(found, unknown=why)
     for name, values in (("first", x), ("second", y)):
         if np.ptp(values) == 0:
             why = f"all {len(x)} candidates have the same {name} score, {values[0]:.4g}"
-            return Agreement(len(x), unknown=why, **gaps)
+            return replace(found, unknown=why)
     spearman: Any = stats.spearmanr(x, y)
     kendall: Any = stats.kendalltau(x, y, variant="b")
     rows = np.random.default_rng([seed, len(x)]).integers(len(x), size=(resamples, len(x)))
     ends = [(1 - level) / 2, (1 + level) / 2]
     rho_low, rho_high = np.nanquantile(_spearman(x[rows], y[rows]), ends)
     tau_low, tau_high = np.nanquantile(_kendall(x[rows], y[rows]), ends)
-    return Agreement(
-        len(x),
-        float(spearman.statistic), float(rho_low), float(rho_high),
-        float(kendall.statistic), float(tau_low), float(tau_high),
-        **gaps,
+    return replace(
+        found,
+        spearman=float(spearman.statistic), spearman_low=float(rho_low),
+        spearman_high=float(rho_high), kendall=float(kendall.statistic),
+        kendall_low=float(tau_low), kendall_high=float(tau_high),
     )  # fmt: skip
 
 

@@ -132,8 +132,11 @@ def test_a_retargeted_run_takes_it_over(
     assert again.trust.equals(whole_run.trust)
 
 
-def test_the_same_seed_gives_the_same_comparison(run: Run, whole_run: ac.SearchResult) -> None:
-    folder = run("again")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_seed_gives_the_same_comparison(
+    run: Run, whole_run: ac.SearchResult, workers: int
+) -> None:
+    folder = run("again", workers=workers)
     assert content(folder) == content(whole_run.run_dir)[: 2 * COMPARED]
     one, two = compared(folder), compared(whole_run.run_dir)
     assert one["agreement"] == two["agreement"]

@@ -98,7 +98,7 @@ def sample(context: Context, price: Price, count: int) -> list[Genome]:
         corners = {_shape(space.decode(space.original)), _shape(smallest(space))}
         pool = [genome for genome in pool if _shape(space.decode(genome)) not in corners]
     pricer = Pricer(price, context.request.bounds)
-    broken = pricer.violations(pool).any(axis=1)
+    broken = [bool(row.any()) for row in pricer.violations(pool)]
     found = [genome for genome, bad in zip(pool, broken, strict=True) if not bad]
     for genome in (g for g, bad in zip(pool, broken, strict=True) if bad):
         if len(found) >= _UNIFORM * count:
