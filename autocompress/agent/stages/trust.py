@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from autocompress.agent.context import Context
-from autocompress.agent.planner import FEWEST_COMPARED, choose_fidelity, with_fidelity
+from autocompress.agent.fidelity import choose_fidelity, with_fidelity
+from autocompress.agent.planner import FEWEST_COMPARED
 from autocompress.agent.seeds import neighbours, uniform_seeds
 from autocompress.agent.stages.price import prices
 from autocompress.agent.stages.search import open_study
