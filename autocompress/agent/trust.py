@@ -164,7 +164,7 @@ def spread_over(
 ) -> list[int]:
     """Which of many candidates to compare: one of each band of equal numbers in order of price.
 
-    In each band it is drawn from the half that is expected to lose least, which is the nearer one
+    In each band it is drawn from the quarter that is expected to lose least, which is the nearest
     to the front.
 
     Args:
@@ -183,7 +183,7 @@ def spread_over(
     for band in bands:
         expected = np.asarray(losses, dtype=np.float64)[band]
         if np.isfinite(expected).all() and np.ptp(expected) > 0:
-            band = band[np.argsort(expected, kind="stable")][: math.ceil(len(band) / 2)]
+            band = band[np.argsort(expected, kind="stable")][: math.ceil(len(band) / 4)]
         chosen.append(int(rng.choice(band)))
     bits = max(1, (len(chosen) - 1).bit_length())
     return [chosen[i] for i in sorted(range(len(chosen)), key=lambda i: f"{i:0{bits}b}"[::-1])]
