@@ -24,6 +24,7 @@ from autocompress.agent.stages import (
     search,
     sensitise,
     take_over,
+    trust,
     verify,
 )
 from autocompress.agent.wholeness import results_are_whole
@@ -40,7 +41,7 @@ from autocompress.report.html import write_report
 from autocompress.search.lock import RunLock
 
 #: In order of execution.
-STAGES = (inspect, rank, baseline, price, sensitise, elasticise, search, finalise, verify)
+STAGES = (inspect, rank, baseline, price, sensitise, elasticise, trust, search, finalise, verify)
 #: The same for a run that starts from another.
 RETARGET_STAGES = (take_over, inspect, rank, baseline, price, retarget, verify)
 #: Once the user asked to stop, only what makes use of finished work still runs.

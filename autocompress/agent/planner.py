@@ -13,8 +13,11 @@ from autocompress.evaluation.evaluator import QUANTIZED_SHARE, Effort
 #: known.
 VERIFY_SECONDS = 3.0
 #: Shares of the time left after inspection: a named space must train its weights first.
-_SPACE = {"baseline": 0.18, "price": 0.10, "elasticise": 0.17, "search": 0.30, "finalise": 0.25}
-_MODEL = {"price": 0.12, "sensitise": 0.08, "search": 0.42, "finalise": 0.38}
+_SPACE = {
+    "baseline": 0.18, "price": 0.10, "elasticise": 0.17, "trust": 0.07, "search": 0.25,
+    "finalise": 0.23,
+}  # fmt: skip
+_MODEL = {"price": 0.11, "sensitise": 0.08, "trust": 0.08, "search": 0.37, "finalise": 0.36}
 #: Fixed efforts when the budget counts trials, so that results do not depend on speed.
 _FIXED_TRAINING = 240
 _FIXED_SHORT = 20
@@ -27,6 +30,10 @@ _LEAST_TRIALS = 20
 #: Fewer training steps than this do not change which candidate is better.
 _LEAST_STEPS = 8
 _MOST_MODELS = 16
+#: Candidates that inherited and trained accuracy are compared of: fewer do not tell a good order
+#: from a bad one, more are not worth their training.
+FEWEST_COMPARED, MOST_COMPARED = 5, 12
+_MOST_COUNTED = 8
 #: Validation examples that trials are judged by: two candidates on the same 2,000 examples, one in
 #: twenty of which they answer differently, are told apart from a difference of 1 point on.
 VAL_LIMIT = 2000
@@ -44,8 +51,12 @@ class Plan:
         effort: steps of each fidelity.
         trials: trials expected (or asked for).
         models: models to finalise and verify.
-            threads: torch threads.
+        threads: torch threads.
         step_seconds: a typical candidate's training step, where it was measured.
+        compared: candidates that inherited and trained accuracy are compared of; 0 for no such
+            comparison.
+        compared_steps: training steps of each of them.
+        compared_note: the comparison in words, or why there is none.
         sentences: the plan in words.
     """
 
@@ -58,6 +69,9 @@ class Plan:
     models: int
     threads: int = 1
     step_seconds: float = 0.0
+    compared: int = 0
+    compared_steps: int = 0
+    compared_note: str = ""
     sentences: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +81,7 @@ class Plan:
             if self.training_steps
             else "measure the original, fp32 and int8",
             "elasticise": f"train the shared weights for {self.elastic_steps} steps",
+            "trust": self.compared_note,
             "search": f"about {self.trials} trials at fidelity {self.fidelity.value!r}",
             "finalise": f"{self.models} models, {self.effort.final_steps} steps each",
         }
@@ -81,6 +96,9 @@ class Plan:
             "fidelity": self.fidelity.value,
             "threads": self.threads,
             "step_seconds": self.step_seconds,
+            "compared": self.compared,
+            "compared_steps": self.compared_steps,
+            "compared_note": self.compared_note,
             "effort": asdict(self.effort),
             "training_steps": self.training_steps,
             "elastic_steps": self.elastic_steps,
@@ -100,6 +118,9 @@ class Plan:
             models=value["models"],
             threads=value["threads"],
             step_seconds=value["step_seconds"],
+            compared=value.get("compared", 0),  # not in runs of earlier versions
+            compared_steps=value.get("compared_steps", 0),
+            compared_note=value.get("compared_note", ""),
             sentences=tuple(value["sentences"]),
         )
 
@@ -142,8 +163,10 @@ def _by_count(budget: Budget, costs: Costs) -> Plan:
     training = _FIXED_TRAINING if costs.from_scratch else 0
     short, final, elastic, models = _FIXED_SHORT, _FIXED_FINAL, training, min(_MOST_MODELS, trials)
     models = min(models, budget.models or models)
+    compared = min(_MOST_COUNTED, trials // 4)
+    compared = compared if compared >= FEWEST_COMPARED else 0
     if budget.train_steps is not None:
-        wanted = training + elastic + trials * short + models * final
+        wanted = training + elastic + (compared + trials) * short + models * final
         share = min(1.0, budget.train_steps / max(1, wanted))
         training, elastic = int(training * share), int(elastic * share)
         short, final = int(short * share), int(final * share)
@@ -154,13 +177,28 @@ def _by_count(budget: Budget, costs: Costs) -> Plan:
         learning_rate=_FRESH_RATE if costs.from_scratch else _GENTLE_RATE,
     )
     fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
+    if not short:
+        compared, note = 0, _NO_STEPS
+    elif not compared:
+        note = f"left out: a quarter of {trials} trials is fewer than {FEWEST_COMPARED} candidates"
+    else:
+        note = _comparison(compared, short)
     return Plan(
         {}, training, elastic, fidelity, effort, trials, models,
+        compared=compared, compared_steps=short if compared else 0, compared_note=note,
         sentences=(
             f"The budget counts trials: {trials} trials with {short} steps each, then the best "
-            f"{models} are trained for {final} steps; nothing depends on the machine's speed.",
+            f"{models} are trained for {final} steps; nothing depends on the machine's speed."
+            + (f" {compared} candidates come before them, which are not counted." * bool(compared)),
         ),
     )  # fmt: skip
+
+
+_NO_STEPS = "left out: the budget leaves no steps to train candidates by"
+
+
+def _comparison(candidates: int, steps: int) -> str:
+    return f"compare {candidates} candidates, untrained and after {steps} steps each"
 
 
 def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
@@ -185,15 +223,20 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
     step *= costs.typical
     short = _short_steps(seconds["search"] * workers, costs, step, budget.trials)
     fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
+    compared_steps = short or _LEAST_STEPS
+    compared = _affordable(seconds["trust"] * workers, costs, compared_steps * step)
+    if not compared:
+        seconds = _without_trust(seconds)
     trial_seconds = max(1e-3, costs.evaluation_seconds + short * step)
     trials = budget.trials or max(8, int(seconds["search"] * workers / trial_seconds))
     per_model = seconds["finalise"] * workers / models
     final = _clamp(per_model / step, 1, 30 * costs.epoch_steps)
     if budget.train_steps is not None:
-        wanted = training + elastic + trials * short + models * final
+        wanted = training + elastic + trials * short + models * final + compared * compared_steps
         share = min(1.0, budget.train_steps / max(1, wanted))
         training, elastic = int(training * share), int(elastic * share)
         short, final = int(short * share), int(final * share)
+        compared_steps = int(compared_steps * share)
         fidelity = Fidelity.SHORT if short else Fidelity.INHERITED
     effort = Effort(
         short_steps=short,
@@ -203,6 +246,10 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
         bfloat16=costs.bfloat16,
         final_seconds=1.5 * per_model,
     )
+    if not compared_steps:
+        compared, note, seconds = 0, _NO_STEPS, _without_trust(seconds)
+    else:
+        note = _comparison(compared, compared_steps) if compared else _TOO_DEAR
     sentences = [
         f"One training step of the original takes {costs.step_seconds * 1e3:.0f} ms, of a typical "
         f"candidate {step * 1e3:.0f} ms, one evaluation "
@@ -225,12 +272,34 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
         trials,
         models,
         step_seconds=step,
+        compared=compared,
+        compared_steps=compared_steps if compared else 0,
+        compared_note=note,
         sentences=tuple(sentences),
     )
 
 
+_TOO_DEAR = (
+    f"left out: {max(_SPACE['trust'], _MODEL['trust']):.0%} of the budget would train fewer than "
+    f"{FEWEST_COMPARED} candidates"
+)
+
+
+def _affordable(seconds: float, costs: Costs, training: float) -> int:
+    """Candidates that can be evaluated twice, trained once; 0 when too few to tell anything."""
+    each = max(1e-3, 2 * costs.evaluation_seconds + training)
+    compared = min(MOST_COMPARED, int(seconds / each))
+    return compared if compared >= FEWEST_COMPARED else 0
+
+
+def _without_trust(seconds: dict[str, float]) -> dict[str, float]:
+    """The search gets the time that no comparison needs."""
+    trust = seconds.get("trust", 0.0)
+    return {**seconds, "trust": 0.0, "search": seconds["search"] + trust}
+
+
 #: Stages that are still to come once the baselines are there.
-_LATER = ("price", "sensitise", "elasticise", "search", "finalise")
+_LATER = ("price", "sensitise", "elasticise", "trust", "search", "finalise")
 _MOST_VERIFYING = 0.35
 
 
@@ -284,7 +353,17 @@ def with_verification(
     seconds = {
         name: value * scale if name in _LATER else value for name, value in plan.seconds.items()
     }
-    return replace(plan, seconds={**seconds, "verify": verify}, models=models)
+    plan = replace(plan, seconds={**seconds, "verify": verify}, models=models)
+    compared = min(plan.compared, int(plan.compared * scale + 0.5))
+    if not plan.compared or compared == plan.compared:
+        return plan
+    if compared < FEWEST_COMPARED:
+        return replace(
+            plan, seconds=_without_trust(plan.seconds), compared=0, compared_steps=0,
+            compared_note=_TOO_DEAR,
+        )  # fmt: skip
+    note = _comparison(compared, plan.compared_steps)
+    return replace(plan, compared=compared, compared_note=note)
 
 
 def _short_steps(seconds: float, costs: Costs, step: float, trials: int | None) -> int:

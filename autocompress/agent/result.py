@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from autocompress.core.candidate import Candidate
 from autocompress.errors import InfeasibleError, RequestError, StorageError
+from autocompress.evaluation.agreement import Agreement
 from autocompress.evaluation.text.tokenizer import FILE as VOCABULARY
 from autocompress.report.html import write_report
 from autocompress.report.run_folder import RunView, read_run, rows_of
@@ -149,6 +151,30 @@ class SearchResult:
         if "accuracy" in frame and not self.view.section("request").get("higher_is_better", True):
             frame["accuracy"] = -frame["accuracy"]  # trials hold it turned: larger is better
         return frame
+
+    @property
+    def trust(self) -> pd.DataFrame:
+        """How far cheap accuracies agree with dearer ones: a row per comparison that was made.
+
+        ``before`` and ``after`` are the fidelities that were compared: inherited with briefly
+        trained accuracy before the search, the search's with that after full training at its end.
+        ``spearman`` and ``kendall`` come with the ends of their 95 % bootstrap intervals
+        (``spearman_low`` …) and are NaN where they are not known, for which ``unknown`` has the
+        reason; ``mean_gap`` and ``largest_gap`` are in the metric's unit (0.01 is one point of
+        accuracy). The candidates are in ``trust.json``.
+        """
+        columns = [f.name for f in fields(Agreement)]
+        rows = [
+            {
+                "before": row.get("before"), "after": row.get("after"),
+                **{name: (row.get("agreement") or {}).get(name) for name in columns},
+                "sentence": row.get("sentence"),
+            }
+            for row in rows_of(self.view.trust, "comparisons")
+        ]  # fmt: skip
+        frame = pd.DataFrame(rows, columns=["before", "after", *columns, "sentence"])
+        figures = [name for name in columns if name not in ("pairs", "unknown")]
+        return frame.astype(dict.fromkeys(figures, float))
 
     @property
     def skipped(self) -> pd.DataFrame:

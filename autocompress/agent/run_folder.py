@@ -22,7 +22,7 @@ _DECIDING = (ORIGIN, MODELS, TRAINING)
 #: What decides how a run goes on.
 _PARTS = (
     "plan.json", "capabilities.json", "channels.json", "baseline.json", "study.db",
-    "checkpoints", "models", "sensitivity.json",
+    "checkpoints", "models", "sensitivity.json", "trust.json",
 )  # fmt: skip
 
 

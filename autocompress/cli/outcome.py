@@ -15,6 +15,7 @@ from autocompress.report.headline import headline
 from autocompress.report.proof import proof_note
 from autocompress.report.run_folder import Row, RunView, read_run, rows_of
 from autocompress.report.tables import WIDE, front_table, front_text
+from autocompress.report.trust import trust_lines
 
 
 def show_outcome(run_dir: Path, *, as_json: bool = False, quiet: bool = False) -> None:
@@ -65,6 +66,7 @@ def closing_lines(view: RunView) -> list[str]:
     if note := proof_note(view):
         lines.append(f"expected  {note}")
     lines += [f"left out  {reason}" for reason in _rejected(view)]
+    lines += [f"{'trust' if i == 0 else '':<9} {line}" for i, line in enumerate(trust_lines(view))]
     files = ["pareto.csv", "report.html", "decisions.jsonl"]
     there = [folder / name for name in files if (folder / name).is_file()]
     best = headline(view).best
@@ -119,6 +121,7 @@ def _json(view: RunView) -> Row:
         "baseline": _records(view.baselines),
         "pareto": _records(view.pareto),
         "rejected": list(view.rejected),
+        "trust": rows_of(view.trust, "comparisons"),
         "report": str(report) if report.is_file() else None,
     }
 

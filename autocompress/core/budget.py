@@ -43,7 +43,8 @@ class Budget:
 
     Attributes:
         seconds: wall-clock seconds, or None for no limit.
-        trials: finished trials, or None for no limit.
+        trials: finished trials of the search, or None for no limit; candidates that are compared
+            before it (stage "trust") and models trained in full after it are not counted.
         train_steps: optimiser steps over all stages, or None for no limit.
         models: models to train in full and verify, so that each gets a larger share of the time;
             None takes up to 16. No limit that ends a search.

@@ -15,6 +15,7 @@ from autocompress.report.heatmap import heatmap_figure
 from autocompress.report.proof import proof_note
 from autocompress.report.run_folder import RunView, read_run
 from autocompress.report.safe import Html, element, joined, script_json, text
+from autocompress.report.trust import trust_figure, trust_table
 
 
 def write_report(run_dir: str | Path, path: str | Path | None = None) -> Path:
@@ -37,7 +38,13 @@ def render(view: RunView) -> str:
     """The report's HTML."""
     import plotly.offline
 
-    figures = [front_figure(view), heatmap_figure(view), estimate_figure(view), course_figure(view)]
+    figures = [
+        front_figure(view),
+        heatmap_figure(view),
+        estimate_figure(view),
+        course_figure(view),
+        trust_figure(view),
+    ]
     drawn = {figure.key: figure for figure in figures if figure is not None}
     specs = {
         key: [{"name": name, "spec": spec} for name, spec in figure.views]
@@ -108,6 +115,7 @@ def _header(view: RunView, head: Headline) -> Html:
         ("layers", "Layers"),
         ("estimates", "Estimates"),
         ("search", "Search"),
+        ("trust", "Trust"),
         ("failures", "Failures"),
         ("left-alone", "Left alone"),
         ("decisions", "Decisions"),
@@ -148,6 +156,12 @@ def _body(view: RunView, drawn: dict[str, Figure]) -> list[Html]:
             "Course of the search",
             element("p", sections.search_words(view)),
             _figure(drawn.get("course"), "Too few trials to draw a course."),
+        ),
+        _section(
+            "trust",
+            "Trust in cheap accuracies",
+            trust_table(view),
+            _figure(drawn.get("trust"), "No accuracies were compared."),
         ),
         sections.plan(view),
         _section("failures", "Failures and rejections", sections.failures(view)),

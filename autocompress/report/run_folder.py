@@ -6,7 +6,7 @@ import json
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -64,6 +64,7 @@ class RunView:
         manifests: ``models/<id>/manifest.json`` by id.
         rejected: ``rejected/<id>/manifest.json`` by id.
         profile: ``device/profile.toml``.
+        trust: ``trust.json``; empty where accuracies were not compared.
         missing: names of the files that are not there.
     """
 
@@ -78,6 +79,7 @@ class RunView:
     manifests: Mapping[str, Row]
     rejected: Mapping[str, Row]
     profile: Mapping[str, Any]
+    trust: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
     def section(self, name: str) -> Mapping[str, Any]:
@@ -152,6 +154,7 @@ def read_run(directory: str | Path) -> RunView:
         manifests=_manifests(folder / "models"),
         rejected=_manifests(folder / "rejected"),
         profile=_toml(folder / "device" / "profile.toml"),
+        trust=_object(folder / "trust.json"),
         missing=tuple(name for name in names if not (folder / name).is_file()),
     )
 

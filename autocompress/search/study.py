@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -85,6 +86,10 @@ class Study:
     the strategy into the state it was in; what follows equals an undisturbed run. Should a
     proposal differ from what is stored (another version, a re-measured table), the store is right.
 
+    **What is known before.** Trials of :meth:`evaluate` that are in the store before any trial of
+    the search count as its knowledge where they are of the fidelity that the first :meth:`run`
+    searches at: the strategy is told them first, and they are not evaluated again.
+
     **What counts.** A trial counts once it is in the store. What was in flight when the driver
     died is evaluated again, at most twice; then it is a failed trial.
 
@@ -151,7 +156,7 @@ class Study:
         self._seen_at: set[tuple[bytes, Fidelity]] = set()
         self._asked = 0  # proposals so far: the next one's index
         self._complete = self._told = 0
-        self._exhausted = False
+        self._exhausted = self._learnt = False
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -229,6 +234,7 @@ class Study:
             raise RequestError("nothing ends this run; set max_trials, deadline or should_stop")
         self._fidelity = fidelity
         self._proposer.hold_recipes(not fidelity.trains)
+        self._learn(fidelity)
         self._queue_seeds(seeds, fidelity)
         limits = _Limits(max_trials, deadline, should_stop)
         try:
@@ -291,6 +297,17 @@ class Study:
             self._take_up(item, self._stored.popleft())
         self._asked += 1
         self._window.append(item)
+
+    def _learn(self, fidelity: Fidelity) -> None:
+        """Tell the strategy, once, of chosen trials at ``fidelity`` from before the search."""
+        if self._learnt:
+            return
+        self._learnt = True
+        before = list(takewhile(lambda r: r.origin.startswith(CHOSEN), self._trials))
+        for record in before:
+            if record.fidelity == fidelity:
+                self._proposer.seen.add(genome_key(np.array(record.genome, dtype=np.int64)))
+                self._inform(record.number - len(before), record)
 
     def _queue_seeds(self, seeds: Seeds, fidelity: Fidelity) -> None:
         named: Iterable[tuple[str, Genome]]
@@ -384,10 +401,13 @@ class Study:
         return record
 
     def _tell(self, index: int, record: TrialRecord) -> None:
+        self._told += 1
+        self._inform(index, record)
+
+    def _inform(self, index: int, record: TrialRecord) -> None:
         losses = self._judge.losses(record)
         genome = np.array(record.genome, dtype=np.int64)
         self._seen_at.add((genome_key(genome), record.fidelity))
-        self._told += 1
         self._complete += losses is not None
         self.strategy.tell(Outcome(index, genome, losses, self._judge.violations(record)))
 

@@ -110,6 +110,18 @@ class StrategyContract(ABC):
                 problem.check(strategy.ask(index))
             strategy.tell(outcome(problem, index, problem.sample(rng), _OBJECTIVES))
 
+    def test_it_is_told_what_was_known_before(self) -> None:
+        """Trials that were finished before the search began have indices below 0."""
+        problem = AdditiveProblem()
+        strategy = self.make(problem, _OBJECTIVES, 0)
+        rng = np.random.default_rng(0)
+        for index in range(-6, 0):
+            failed = index == -3
+            told = outcome(problem, index, problem.sample(rng), _OBJECTIVES, failed=failed)
+            strategy.tell(told)
+        for index in range(10):
+            strategy.tell(outcome(problem, index, strategy.ask(index), _OBJECTIVES))
+
     def test_infeasible_trials_are_normal(self) -> None:
         """Whatever the size of the violation."""
         problem = AdditiveProblem()

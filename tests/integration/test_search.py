@@ -54,8 +54,8 @@ def test_every_stage_gives_its_reasons(result: ac.SearchResult) -> None:
     known = ["sensitise"] if result.view.model != "tiny_cnn" else []
     ranked = ["rank"] if known else []
     order = [
-        "inspect", "plan", *ranked, "baseline", "price", *known, "elasticise", "search", "finalise",
-        "verify",
+        "inspect", "plan", *ranked, "baseline", "price", *known, "elasticise", "trust", "search",
+        "finalise", "verify",
     ]  # fmt: skip
     assert stages == order
 

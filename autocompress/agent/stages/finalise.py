@@ -18,6 +18,7 @@ from autocompress.agent.stages.search import (
     open_study,
     original_score,
 )
+from autocompress.agent.trust import compare, gaps_in_words, write_comparison
 from autocompress.core.budget import Fidelity
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
@@ -28,6 +29,8 @@ from autocompress.search.failures import all_failed
 STAGE = "finalise"
 #: Rounds in which finalists are chosen; each sees what full training gave in those before it.
 ROUNDS = 3
+#: Models by which the search's accuracies are compared with those after full training.
+FEWEST_COMPARED = 4
 #: Seconds one finalist may take when the budget sets no time.
 _LONGEST = 3600.0
 #: Failed trials stay failed: resuming would only say so again.
@@ -55,6 +58,7 @@ def run(context: Context) -> None:
     if trained and not finished:
         raise all_failed(trained, _ANEW)
     context.finalists = {r.candidate.id: r.candidate for r in finished}
+    _say_trust(context, chosen, trained)
     context.decide(
         STAGE,
         "train the front",
@@ -67,6 +71,27 @@ def run(context: Context) -> None:
         + f"{len(finished)} were trained in full.",
         chosen=[t.number for t in chosen],
         gained=_gains(chosen, finished),
+    )
+
+
+def _say_trust(context: Context, chosen: list[TrialRecord], trained: list[TrialRecord]) -> None:
+    """How far the accuracies that the search chose by agree with those after full training."""
+    fidelity, request = context.plan.fidelity, context.request
+    found = compare(
+        STAGE, chosen, trained, (fidelity, Fidelity.FINAL), request.task.score, seed=request.seed
+    )
+    agreement = found.agreement
+    if agreement.pairs < FEWEST_COMPARED:
+        return
+    gaps = gaps_in_words(agreement, share=request.task.metric_is_share)
+    sentence = (
+        f"Between the search's accuracy ({fidelity.value}) and that after full training of "
+        f"{agreement.pairs} models: {agreement.words}; {gaps}. They were chosen from the front, "
+        "and the former is of fewer validation examples where there are many."
+    )
+    write_comparison(context.folder, replace(found, sentence=sentence))
+    context.decide(
+        STAGE, "compare the search with full training", sentence, agreement=agreement.to_json()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from autocompress.agent.context import Context
@@ -15,8 +15,9 @@ from autocompress.core.objective import METRICS
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
 from autocompress.search.executors.registry import make_executor
+from autocompress.search.pricing import Price
 from autocompress.search.store import TrialStore
-from autocompress.search.study import Seeds, Study
+from autocompress.search.study import CHOSEN, Seeds, Study
 
 STAGE = "search"
 #: No trial may take longer than this many times what the plan expects, nor less than a minute.
@@ -40,13 +41,13 @@ def run(context: Context) -> None:
         context.pricer = prices(context)
     context.seeds = _seeds(context)
     _say_if_recipes_are_held(context)
-    before = read_only_trials(context)
+    before = _of_the_search(stored_trials(context))
     limit = max(60.0, _PATIENCE * plan.seconds.get(STAGE, 0.0) / max(1, plan.trials))
     with open_study(context, limit, plan.fidelity) as study:
         reserve = sum(plan.seconds.get(name, 0.0) for name in ("finalise", "verify"))
 
         def on_trial(record: TrialRecord) -> None:
-            _tell(context, record, len(study.trials))
+            _tell(context, record, len(_of_the_search(study.trials)))
 
         def go_on(trials: int | None, deadline: float | None, seeds: Seeds) -> str:
             return study.run(
@@ -62,18 +63,22 @@ def run(context: Context) -> None:
         else:
             ending = go_on(wanted or plan.trials, None, seeds)
         context.front = study.front()
-        trials = study.trials
-        _conclude(context, trials, ending, len(trials) - before, study.rejected, study.repaired)
+        trials = _of_the_search(study.trials)
+        new = len(trials) - len(before)
+        _conclude(context, trials, ending, new, study.rejected, study.repaired)
 
 
 @contextmanager
-def open_study(context: Context, trial_seconds: float, fidelity: Fidelity) -> Iterator[Study]:
+def open_study(
+    context: Context, trial_seconds: float, fidelity: Fidelity, *, price: Price | None = None
+) -> Iterator[Study]:
     """The run's study, over whatever its store holds already.
 
     Args:
         context: the run.
         trial_seconds: no trial may take longer.
         fidelity: of the trials that it is opened for.
+        price: gives the prices instead of the run's own.
     """
     request = context.request
     with (
@@ -87,7 +92,7 @@ def open_study(context: Context, trial_seconds: float, fidelity: Fidelity) -> It
             context.space,
             objectives=request.objectives,
             constraints=request.bounds,
-            price=context.pricer,
+            price=price or context.pricer,
             strategy=request.strategy,
             executor=executor,
             store=store,
@@ -183,13 +188,18 @@ def _tell(context: Context, record: TrialRecord, count: int) -> None:
     )  # fmt: skip
 
 
-def read_only_trials(context: Context) -> int:
-    """How many finished trials the run folder holds already."""
+def stored_trials(context: Context) -> list[TrialRecord]:
+    """The finished trials that the run folder holds already."""
     path = context.folder.path / "study.db"
     if not path.is_file():
-        return 0
+        return []
     with TrialStore(path) as store:
-        return len(store)
+        return store.records()
+
+
+def _of_the_search(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Without those that other stages chose."""
+    return [t for t in trials if not t.origin.startswith(CHOSEN)]
 
 
 def _conclude(

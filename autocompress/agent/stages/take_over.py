@@ -11,6 +11,7 @@ from autocompress.agent.context import Context
 from autocompress.agent.planner import Plan
 from autocompress.agent.request import MODELS
 from autocompress.agent.run_folder import RunFolder
+from autocompress.agent.trust import FILE as TRUST
 from autocompress.core.files import replacing, writing
 from autocompress.core.trial import TrialRecord
 from autocompress.errors import StorageError
@@ -40,7 +41,7 @@ def run(context: Context) -> None:
     if plan is None:
         raise StorageError(f"{source} was ended before its search began; resume it first")
     store(folder.path / TRIALS, read_trials(source / "study.db"))
-    for name in ("channels.json", "capabilities.json"):
+    for name in ("channels.json", "capabilities.json", TRUST):
         if (source / name).is_file():
             _copy(source / name, folder.path / name)
     for path in sorted(other.checkpoints.glob("[!.]*.safetensors")):

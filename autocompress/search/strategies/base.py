@@ -16,7 +16,8 @@ class Outcome:
     """What came of a trial, as a strategy sees it.
 
     Attributes:
-        index: the proposal it answers; the first argument of :meth:`SearchStrategy.ask`.
+        index: the proposal it answers; the first argument of :meth:`SearchStrategy.ask`. Below 0
+            for trials that were finished before the search began.
         genome: what was evaluated, canonical. It differs from the proposal when that was
             infeasible and has been repaired, or was a duplicate.
         losses: one number per objective, smaller is better; None when the trial failed.
@@ -44,7 +45,8 @@ class SearchStrategy(ABC):
       duplicate or could not be made feasible: it should then propose something else.
     - :meth:`tell` once for each index, in ascending order, while later ones may be in flight.
     - :meth:`tell` without a preceding :meth:`ask` for indices that somebody else proposed
-      (seeds). A strategy must learn from them as from its own.
+      (seeds), and for negative ones before the first :meth:`ask` (trials that were finished before
+      the search began). A strategy must learn from them as from its own.
 
     Obligations:
 

@@ -1,10 +1,18 @@
-"""The plan keeps what verification was seen to cost."""
+"""The plan keeps what verification was seen to cost, and pays for a comparison of accuracies."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from autocompress.agent.planner import Costs, VerificationCost, make_plan, with_verification
+from autocompress.agent.planner import (
+    Costs,
+    Plan,
+    VerificationCost,
+    make_plan,
+    with_verification,
+)
 from autocompress.core.budget import Budget
 
 COSTS = Costs(
@@ -29,7 +37,7 @@ def test_verification_is_kept_within_what_is_left(each: float) -> None:
     plan = make_plan(Budget(seconds=180), COSTS)
     left = 130.0
     again = with_verification(plan, VerificationCost(once=6.0, each=each), left)
-    later = sum(again.seconds[n] for n in ("price", "elasticise", "search", "finalise"))
+    later = sum(again.seconds[n] for n in ("price", "elasticise", "trust", "search", "finalise"))
     assert again.seconds["verify"] == pytest.approx(6.0 + again.models * each)
     assert 3 <= again.models <= 16
     if again.models > 3:
@@ -61,3 +69,54 @@ def test_no_more_models_than_asked_for_share_the_time(budget: Budget) -> None:
     if budget.seconds:
         usual = make_plan(Budget(seconds=budget.seconds), COSTS)
         assert plan.effort.final_steps > usual.effort.final_steps
+
+
+@pytest.mark.parametrize(("trials", "compared"), [(6, 0), (19, 0), (20, 5), (30, 7), (200, 8)])
+def test_a_budget_in_trials_has_a_fixed_comparison(trials: int, compared: int) -> None:
+    plan = make_plan(Budget(trials=trials), COSTS)
+    assert plan.compared == compared
+    assert plan.trials == trials
+    slower = replace(COSTS, step_seconds=9.0, evaluation_seconds=30.0)
+    assert make_plan(Budget(trials=trials), slower).compared == compared
+    assert plan.compared_note.startswith("compare" if compared else "left out")
+    notes = {stage["name"]: stage["note"] for stage in plan.to_json()["stages"]}
+    assert notes["trust"] == plan.compared_note
+
+
+@pytest.mark.parametrize("seconds", [None, 600.0])
+@pytest.mark.parametrize("steps", [100, 700, 3000, 10**6])
+def test_the_comparison_counts_in_training_steps(steps: int, seconds: float | None) -> None:
+    plan = make_plan(Budget(seconds=seconds, trials=40, train_steps=steps), COSTS)
+    taken = plan.training_steps + plan.elastic_steps + plan.compared * plan.compared_steps
+    taken += plan.trials * plan.effort.short_steps + plan.models * plan.effort.final_steps
+    assert taken <= steps
+
+
+@pytest.mark.parametrize("from_scratch", [True, False])
+@pytest.mark.parametrize("seconds", [30.0, 120.0, 600.0, 3600.0])
+@pytest.mark.parametrize("step", [0.003, 0.03, 0.6])
+def test_the_comparison_takes_its_share_at_most(
+    from_scratch: bool, seconds: float, step: float
+) -> None:
+    costs = replace(
+        COSTS, from_scratch=from_scratch, step_seconds=step, quantized_step_seconds=1.5 * step
+    )
+    plan = make_plan(Budget(seconds=seconds), costs)
+    assert plan.compared == 0 or 5 <= plan.compared <= 12
+    assert (plan.seconds["trust"] > 0) == (plan.compared > 0)
+    each = 2 * costs.evaluation_seconds + plan.compared_steps * plan.step_seconds
+    assert plan.compared * each <= 0.08 * seconds
+    later = replace(plan, seconds=dict(plan.seconds))
+    again = with_verification(later, VerificationCost(once=6.0, each=2.0), 0.7 * seconds)
+    assert again.compared <= plan.compared
+    assert again.compared == 0 or again.compared >= 5
+    kept = Plan.from_json(again.to_json())
+    assert replace(kept, seconds=again.seconds) == again
+    assert kept.seconds == pytest.approx(again.seconds, abs=0.05)
+
+
+def test_a_plan_of_an_earlier_version_is_read() -> None:
+    stored = make_plan(Budget(seconds=600), COSTS).to_json()
+    for name in ("compared", "compared_steps", "compared_note"):
+        del stored[name]
+    assert Plan.from_json(stored).compared == 0

@@ -191,6 +191,7 @@ def write_run(folder: Path, *, hostile: bool = False, status: str = "complete") 
             "skipped": [{"name": f"norm{evil}", "reason": "batch norm is folded away"}],
         },
     )
+    _write_json(folder / "trust.json", trust(evil))
     decision = {
         "time": "2026-11-22T10:15:42+00:00",
         "stage": "price",
@@ -202,6 +203,39 @@ def write_run(folder: Path, *, hostile: bool = False, status: str = "complete") 
     (folder / "device").mkdir(exist_ok=True)
     (folder / "device" / "profile.toml").write_text('[device]\nname = "local"\n', encoding="utf-8")
     return folder
+
+
+def trust(evil: str) -> dict[str, Any]:
+    """What trust.json holds: one comparison with figures, one without."""
+    known = {
+        "pairs": 6, "spearman": 0.829, "spearman_low": 0.412, "spearman_high": 1.0,
+        "kendall": 0.733, "kendall_low": 0.333, "kendall_high": 1.0, "mean_gap": 0.041,
+        "largest_gap": 0.0713, "mean_change": 0.041, "unknown": "",
+    }  # fmt: skip
+    unknown = {**dict.fromkeys(known), "pairs": 4, "unknown": f"all have the same score {evil}"}
+    candidates = [
+        {
+            "id": f"{i}c{evil}",
+            "before": 0.61 + 0.03 * i,
+            "after": 0.68 + 0.02 * i,
+            "latency_ms": 0.1,
+        }
+        for i in range(6)
+    ]
+    shared = {"left_out": [{"id": "f00", "reason": f"loss is NaN {evil}"}], "fidelity": "inherited"}
+    return {
+        "comparisons": [
+            {
+                "stage": "trust", "before": "inherited", "after": "short", "agreement": known,
+                "candidates": candidates, "sentence": f"6 candidates were compared. {evil}",
+                **shared,
+            },
+            {
+                "stage": "finalise", "before": "inherited", "after": "final", "agreement": unknown,
+                "candidates": candidates[:4], "sentence": "4 models were compared.", **shared,
+            },
+        ]
+    }  # fmt: skip
 
 
 def _write_trials(path: Path, evil: str) -> None:

@@ -57,7 +57,9 @@ def test_structure_and_accessibility(make_run: MakeRun) -> None:
     assert page.tags.count("title") == page.tags.count("h1") == page.tags.count("main") == 1
     assert page.tags.count("table") == page.tags.count("caption") > 5
     charts = [a for tag, a in page.attributes if "data-figure" in a]
-    assert [a["data-figure"] for a in charts] == ["front", "layers", "estimates", "course"]
+    assert [a["data-figure"] for a in charts] == [
+        "front", "layers", "estimates", "course", "trust",
+    ]  # fmt: skip
     assert all(a["role"] == "img" and a["aria-label"] for a in charts)
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.links} <= set(page.ids)
@@ -152,5 +154,5 @@ def test_the_page_in_a_browser(make_run: MakeRun, tmp_path: Path) -> None:
         check=True,
     )
     assert not [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    assert len(re.findall(r'class="chart[^"]*js-plotly-plot', run.stdout)) == 4
+    assert len(re.findall(r'class="chart[^"]*js-plotly-plot', run.stdout)) == 5
     assert run.stdout.count("<script") == 3  # no name became one

@@ -430,3 +430,45 @@ def test_three_objectives(tmp_path: Path) -> None:
     )
     study.run(F, max_trials=40)
     assert len(study.front()) > 1
+
+
+@pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe"])
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_trials_from_before_the_search_are_known_to_it(
+    tmp_path: Path, strategy: str, in_flight: int
+) -> None:
+    """They are told to the strategy, never evaluated again, and resuming ends the same."""
+    rng = np.random.default_rng(0)
+    before = [PROBLEM.sample(rng) for _ in range(5)]
+
+    def study_over(name: str) -> Study:
+        study = make_study(tmp_path / name, strategy=strategy, in_flight=in_flight)
+        study.evaluate(before, fidelity=F, origin="trust")
+        study.evaluate(before[:3], fidelity=Fidelity.SHORT, origin="trust")
+        return study
+
+    calm = study_over("calm")
+    told: list[int] = []
+    tell = calm.strategy.tell
+    calm.strategy.tell = lambda outcome: (told.append(outcome.index), tell(outcome))[1]  # type: ignore[method-assign, func-returns-value]
+    assert calm.run(F, max_trials=20, seeds=[before[0]]) == "trials"
+    assert told == [-8, -7, -6, -5, -4, *range(20)]
+    searched = [t for t in calm.trials if not t.origin.startswith("chosen:")]
+    assert len(searched) == 20
+    assert not {t.genome for t in searched} & {tuple(g.tolist()) for g in before}
+    assert calm.rejected[DUPLICATE] >= 1
+    assert {t.number for t in calm.front()} <= {*range(5), *range(8, 28)}
+
+    cut = study_over("cut")
+    cut.run(F, max_trials=20, seeds=[before[0]], should_stop=stop_after(15, cut))
+    resumed = study_over("cut")
+    resumed.run(F, max_trials=20, seeds=[before[0]])
+    resumed.run(F, max_trials=20)  # they are told once
+    assert essence(resumed.trials) == essence(calm.trials)
+
+
+def test_trials_of_another_fidelity_are_not(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "db")
+    study.evaluate([PROBLEM.original], fidelity=Fidelity.SHORT, origin="trust")
+    study.run(F, max_trials=4, seeds=[PROBLEM.original])
+    assert study.trials[1].genome == study.trials[0].genome
