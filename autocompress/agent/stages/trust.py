@@ -28,7 +28,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.objective import METRICS
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
-from autocompress.elastic.training import smallest
+from autocompress.elastic.drawing import draw
 from autocompress.search.feasibility import repair
 from autocompress.search.pricing import Price, Pricer
 from autocompress.search.study import Study
@@ -39,8 +39,8 @@ ORIGIN = "trust"
 #: No evaluation may take longer than this many times what the plan expects, nor less than a minute.
 _PATIENCE = 20.0
 #: Candidates that are looked at for each that is compared: of a kind with the seeds, a few changes
-#: away from them, and random ones.
-_UNIFORM, _NEAR, _RANDOM = 2, POOL - 4, 2
+#: away from them, and drawn as in elastic training.
+_UNIFORM, _NEAR, _DRAWN = 2, POOL - 4, 2
 
 
 def run(context: Context) -> None:
@@ -79,9 +79,9 @@ def run(context: Context) -> None:
 def sample(context: Context, price: Price, count: int) -> list[Genome]:
     """Different candidates within the bounds, spread over the prices that a search looks at.
 
-    The original and those of the smallest shape are left out where the shared weights were trained
-    by the sandwich rule: such corners were trained at every step, and would flatter the order. Ways
-    of training back stay the usual ones. The same seed gives the same candidates.
+    Those of the original's shape are left out where the shared weights were trained by the sandwich
+    rule: it is trained at every step, and would flatter the order. Ways of training back stay the
+    usual ones. The same seed gives the same candidates.
 
     Args:
         context: the run.
@@ -92,12 +92,12 @@ def sample(context: Context, price: Price, count: int) -> list[Genome]:
     rng = np.random.default_rng([seed, 0x7257])
     pool = [genome for _, genome in uniform_seeds(space)[: _UNIFORM * count]]
     pool += neighbours(space, rng, _NEAR * count)
-    pool += [space.sample(rng) for _ in range(_RANDOM * count)]
+    pool += [draw(space, rng) for _ in range(_DRAWN * count)]
     recipes = np.array([choice.kind == "recipe" for choice in space.choices])
     pool = _different([np.where(recipes, 0, genome) for genome in pool])
     if context.from_scratch:
-        corners = {_shape(space.decode(space.original)), _shape(smallest(space))}
-        pool = [genome for genome in pool if _shape(space.decode(genome)) not in corners]
+        whole = _shape(space.decode(space.original))
+        pool = [genome for genome in pool if _shape(space.decode(genome)) != whole]
     pricer = Pricer(price, context.request.bounds)
     broken = [bool(row.any()) for row in pricer.violations(pool)]
     found = [genome for genome, bad in zip(pool, broken, strict=True) if not bad]

@@ -25,7 +25,6 @@ from autocompress.core.objective import parse_constraints, parse_objectives
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
 from autocompress.elastic.space import ElasticSpace
-from autocompress.elastic.training import smallest
 from autocompress.errors import StorageError
 from tests.integration.runs import SmallCNN
 from tests.unit.networks import example
@@ -85,7 +84,7 @@ def test_bounds_are_kept_and_what_breaks_them_is_repaired(space: ElasticSpace) -
 
 
 def test_corners_that_every_step_has_trained_are_left_out(space: ElasticSpace) -> None:
-    corners = {stage._shape(space.decode(space.original)), stage._shape(smallest(space))}
+    corners = {stage._shape(space.decode(space.original))}
     found = stage.sample(context(space, from_scratch=True), price, 12)
     assert not corners & {stage._shape(space.decode(genome)) for genome in found}
 
