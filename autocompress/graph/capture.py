@@ -269,7 +269,7 @@ class _Normaliser:
         first = arguments.pop(INPUT_ARGUMENT.get(target, 0))
         if not isinstance(first, fx.Node) or first not in self.made:
             return False
-        if first not in self.varying and INPUT_ARGUMENT.get(target, 0) == 0:
+        if first not in self.varying and target.startswith(("aten.conv", "aten.linear")):
             return False  # computed once, when a runtime loads the model
         owned: list[str | None] = []
         for i in PARAMETER_ARGUMENTS[target]:

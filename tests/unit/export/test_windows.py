@@ -132,6 +132,8 @@ def test_prices_of_many_are_those_of_each(version: str, lowering: str) -> None:
 class Rows(nn.Module):
     """Unit vectors, rows of a table by their numbers, and a layer that no input reaches."""
 
+    numbers: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 3)

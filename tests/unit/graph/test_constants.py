@@ -82,13 +82,15 @@ def _pieces(m: Any, x: torch.Tensor) -> torch.Tensor:
 def _of_a_buffer(m: Any, x: torch.Tensor) -> torch.Tensor:
     held = m.held.clone()
     held[2:4] = held[:2] * 2.0
-    return x * held
+    out: torch.Tensor = x * held
+    return out
 
 
 def _swapped(m: Any, x: torch.Tensor) -> torch.Tensor:
     table = torch.tensor([5, 4, 3, 2, 1, 0])
     table[:2] = table[1:3].clone()
-    return x[:, table]
+    out: torch.Tensor = x[:, table]
+    return out
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_layers_of_parameters_stay_layers_of_the_graph() -> None:
     """What is trained is not frozen, though it is overwritten as a whole."""
 
     def then(m: Any, x: torch.Tensor) -> torch.Tensor:
-        table = F.relu_(F.linear(m.held, m.first.weight))
+        table: torch.Tensor = F.relu_(F.linear(m.held, m.first.weight))
         return x + table
 
     model, captured = _captured(then)
@@ -195,6 +197,8 @@ def test_layers_of_parameters_stay_layers_of_the_graph() -> None:
 
 class _Counting(nn.Module):
     """Overwrites a buffer of its own in each pass."""
+
+    seen: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +242,8 @@ def test_any_sequence_of_writes(writes: list[tuple[int, int, str, int]]) -> None
                 part *= number
             else:
                 x = x + held
-        return x * held
+        out: torch.Tensor = x * held
+        return out
 
     model, captured = _captured(then)
     assert torch.equal(captured(_rows(3)), model(_rows(3)))
