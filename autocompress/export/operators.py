@@ -60,6 +60,10 @@ def _clamp(writer: OnnxWriter, call: Call) -> str:
     return clip(writer, call, call.arguments["min"], call.arguments["max"])
 
 
+def _clamp_min(writer: OnnxWriter, call: Call) -> str:
+    return clip(writer, call, call.arguments["min"], None)
+
+
 def _relu6(writer: OnnxWriter, call: Call) -> str:
     return clip(writer, call, 0.0, 6.0)
 
@@ -277,6 +281,26 @@ def _sum(writer: OnnxWriter, call: Call) -> str | None:
     )  # fmt: skip
 
 
+def _vector_norm(writer: OnnxWriter, call: Call) -> str | None:
+    axes = call.arguments.get("dim")
+    if not axes or call.arguments["ord"] != 2 or call.arguments.get("dtype") is not None:
+        return None
+    constant = writer.constant(np.array([int(a) for a in axes], np.int64))
+    return writer.node(
+        "ReduceL2", [call.value, constant], name=call.name,
+        keepdims=int(call.arguments["keepdim"]),
+    )  # fmt: skip
+
+
+def _linear(writer: OnnxWriter, call: Call) -> str:
+    """One that is no layer: its weight is computed, or it reads constants alone."""
+    weight = writer.node("Transpose", [str(call.arguments["weight"])], perm=[1, 0])
+    operands, bias = [str(call.arguments["input"]), weight], call.arguments["bias"]
+    if bias is None:
+        return writer.node("MatMul", operands, name=call.name)
+    return writer.node("Add", [writer.node("MatMul", operands), str(bias)], name=call.name)
+
+
 def _floats_only(emit: Emitter) -> Emitter:
     """For operators whose constants are written as floats."""
 
@@ -331,6 +355,7 @@ OPERATORS: Mapping[str, Emitter] = {
     "hardtanh": _hardtanh,
     "relu6": _relu6,
     "clamp.default": _clamp,
+    "clamp_min.default": _clamp_min,
     "silu": _silu,
     "gelu": _gelu,
     "leaky_relu": _leaky_relu,
@@ -341,6 +366,8 @@ OPERATORS: Mapping[str, Emitter] = {
     "mul.Tensor": _binary("Mul"),
     "div.Tensor": _binary("Div"),
     "matmul": _binary("MatMul"),
+    "linear.default": _linear,
+    "linalg_vector_norm.default": _vector_norm,
     "pow.Tensor_Scalar": _pow,
     "softmax.int": _softmax("Softmax"),
     "log_softmax.int": _softmax("LogSoftmax"),
@@ -384,7 +411,7 @@ _ANY_TYPE = frozenset(
         "masked_fill.Scalar", "to.dtype", "_to_copy", "sum.dim_IntList", "cat", "permute",
         "transpose.int", "flatten", "view.default", "reshape", "unflatten.int", "squeeze",
         "unsqueeze", "dropout", "contiguous", "clone", "detach", "alias", "select.int",
-        "slice.Tensor", "expand",
+        "slice.Tensor", "expand", "index.Tensor",
     }
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from autocompress.export.call import Call, Emitter
 from autocompress.export.writer import OnnxWriter
@@ -26,6 +27,14 @@ def cut(
 def pick(writer: OnnxWriter, value: str, axis: int, index: int, name: str = "") -> str:
     """One element along an axis, which disappears."""
     return writer.node("Gather", [value, writer.constant(np.int64(index))], name=name, axis=axis)
+
+
+def _index(writer: OnnxWriter, call: Call) -> str | None:
+    """Rows by their numbers, such as of a table of relative positions."""
+    indices = call.arguments["indices"]
+    if len(indices) != 1 or call.inputs[-1].dtype not in (torch.int64, torch.int32):
+        return None
+    return writer.node("Gather", [call.value, str(indices[0])], name=call.name, axis=0)
 
 
 def _whole(*values: Any) -> bool:
@@ -156,6 +165,7 @@ def piece_sizes(kind: str, arguments: Any, length: int) -> list[int] | None:
 DIVIDING = ("chunk", "split", "split_with_sizes", "unbind")
 
 SHAPE_OPERATORS: dict[str, Emitter] = {
+    "index.Tensor": _index,
     "select.int": _select,
     "slice.Tensor": _slice,
     "expand": _expand,

@@ -13,7 +13,7 @@ import linecache
 import logging
 import operator
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import fx, nn
 
 from autocompress.errors import CaptureError
 from autocompress.graph.capture_check import check_capture
+from autocompress.graph.constants import fold_overwritten
 from autocompress.graph.layers import (
     INPUT_ARGUMENT,
     LAYER_BUILDERS,
@@ -34,6 +35,9 @@ _TORCH_ROOT = str(Path(torch.__file__).parent)
 _OWN_ROOT = str(Path(__file__).parent)
 #: What is kept of what the tracer knows of a node.
 _KEPT_META = ("module_path", "rank", "free")
+_ARITHMETIC = frozenset(
+    getattr(torch.ops.aten, name).Tensor for name in ("add", "sub", "mul", "div")
+)
 #: Where a captured graph says why its rows have one length.
 _FIXED = "fixed_length"
 
@@ -102,8 +106,10 @@ def _captured(
     # a batch of one would be specialised into the graph
     inputs = tuple(_batch(x, 2) for x in example_inputs)
     exported = _export(model, inputs, lengths=lengths)
-    captured = _Normaliser(model, exported).run()
-    check_capture(model, captured, exported, tuple(_batch(x, 3) for x in example_inputs))
+    normaliser = _Normaliser(model, exported)
+    captured = normaliser.run()
+    folded = {node.name for node in normaliser.folding.nodes}
+    check_capture(model, captured, exported, tuple(_batch(x, 3) for x in example_inputs), folded)
     free = _free(captured)
     if any(1 in axes for axes in free):
         shorter = (
@@ -111,7 +117,7 @@ def _captured(
             for x, axes in zip(example_inputs, free, strict=True)
         )
         try:
-            check_capture(model, captured, exported, tuple(_batch(x, 3) for x in shorter))
+            check_capture(model, captured, exported, tuple(_batch(x, 3) for x in shorter), folded)
         except CaptureError as error:  # its words are about batches
             raise CaptureError("the model, or the graph of it, fails on shorter rows") from error
     return captured
@@ -197,11 +203,14 @@ class _Normaliser:
             **dict(signature.inputs_to_lifted_tensor_constants),
         }
         self.user_inputs = set(signature.user_inputs)
-        self.values: Mapping[str, Any] = {
+        self.values: dict[str, Any] = {
             **dict(model.named_parameters(remove_duplicate=False)),
             **dict(model.named_buffers(remove_duplicate=False)),
             **exported.constants,
         }
+        known = {name: self.values[full] for name, full in self.tensors.items()}
+        self.folding = fold_overwritten(exported.graph, known)
+        self.varying = _varying(exported.graph, self.user_inputs)
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.made: dict[fx.Node, fx.Node] = {}
@@ -210,6 +219,9 @@ class _Normaliser:
 
     def run(self) -> fx.GraphModule:
         for node in self.source.graph.nodes:
+            if node in self.folding.nodes:
+                continue
+            self._hold(node)
             if node.op == "placeholder":
                 if node.name in self.user_inputs:
                     self.made[node] = self.graph.placeholder(node.name)
@@ -220,7 +232,9 @@ class _Normaliser:
             elif node.op == "output":
                 (values,) = node.args
                 result = values[-1]
-                self.graph.output(self.made[result])
+                self.graph.output(
+                    self.made[result] if result in self.made else self._tensor(result)
+                )
             elif not self._as_layer(node):
                 self._as_function(node)
         module = fx.GraphModule(self.root, self.graph, class_name="CapturedModel")
@@ -230,6 +244,13 @@ class _Normaliser:
         module.recompile()
         module.eval()
         return module
+
+    def _hold(self, reader: fx.Node) -> None:
+        """What was folded is to ``reader`` a tensor that the model holds."""
+        for argument, held in self.folding.read.get(reader, {}).items():
+            self.tensors[argument.name] = held.name
+            self.values[held.name] = held.value
+            self.made.pop(argument, None)
 
     def _keep_meta(self, node: fx.Node) -> None:
         made = self.made[node]
@@ -248,6 +269,8 @@ class _Normaliser:
         first = arguments.pop(INPUT_ARGUMENT.get(target, 0))
         if not isinstance(first, fx.Node) or first not in self.made:
             return False
+        if first not in self.varying and target.startswith(("aten.conv", "aten.linear")):
+            return False  # computed once, when a runtime loads the model
         owned: list[str | None] = []
         for i in PARAMETER_ARGUMENTS[target]:
             if i >= len(arguments) or arguments[i] is None:
@@ -310,6 +333,9 @@ class _Normaliser:
                 self.made[argument] = self._tensor(argument)
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             return
+        if _is_broadcast(node):
+            self.made[node] = self.made[node.all_input_nodes[0]]
+            return
         made = self.graph.node_copy(node, lambda n: self.made[n])
         if node.target is torch.ops.aten.slice.Tensor and made.args[2:3] == (None,):
             made.update_arg(2, 0)  # the same, in a form that the analysis of channels can follow
@@ -338,6 +364,33 @@ class _Normaliser:
             else:
                 self.root.register_buffer(name, torch.as_tensor(value).detach().clone())
         return self.graph.get_attr(name)
+
+
+def _varying(graph: fx.Graph, inputs: Container[str]) -> set[fx.Node]:
+    """The nodes whose values depend on more of the inputs than their sizes."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            varies = node.name in inputs
+        else:
+            sized = node.target is torch.ops.aten.sym_size.int
+            varies = not sized and any(argument in found for argument in node.all_input_nodes)
+        if varies:
+            found.add(node)
+    return found
+
+
+def _is_broadcast(node: fx.Node) -> bool:
+    """Whether a tensor takes another's shape only to meet it, as in ``F.normalize``.
+
+    Arithmetic does that by itself; repeating the values would be a kernel of its own.
+    """
+    if node.target is not torch.ops.aten.expand_as.default:
+        return False
+    ranks = {argument.meta["val"].dim() for argument in node.all_input_nodes}
+    return len(ranks) == 1 and all(
+        user.target in _ARITHMETIC and node.args[1] in user.args for user in node.users
+    )
 
 
 def _out_of_place(target: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 from torch import fx, nn
@@ -20,6 +20,7 @@ def check_capture(
     captured: nn.Module,
     exported: torch.export.ExportedProgram,
     inputs: Sequence[torch.Tensor],
+    folded: Container[str] = (),
 ) -> None:
     """Compare both on inputs of another batch size than was captured.
 
@@ -28,6 +29,7 @@ def check_capture(
         captured: its graph.
         exported: what the graph was made from; tells the lines of the user's code.
         inputs: batch first; replaced by random numbers, unless the model refuses those.
+        folded: names of the nodes of ``exported`` that were computed beforehand.
 
     Raises:
         CaptureError: the outputs differ, only one batch size works, or the output is no batch.
@@ -48,7 +50,7 @@ def check_capture(
         )
     found = _run(captured, drawn)
     if not agree(expected, found):
-        raise CaptureError(_reason(expected, found, exported))
+        raise CaptureError(_reason(expected, found, exported, folded))
 
 
 def _run(model: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.Tensor | str:
@@ -93,6 +95,7 @@ def _reason(
     expected: torch.Tensor | str,
     found: torch.Tensor | str,
     exported: torch.export.ExportedProgram,
+    folded: Container[str],
 ) -> str:
     if isinstance(expected, str):
         return (
@@ -106,22 +109,24 @@ def _reason(
             f"of shape {tuple(expected.shape)}): a loop over the batch, or a batch size written "
             f"into the code, cannot be deployed; use operators that work on whole batches"
         )
-    place = _overwritten_view(exported)
+    place = _overwritten_view(exported, folded)
     return (
         f"the captured graph does not compute what the model computes (largest difference "
         f"{float((expected - found).abs().max()):.3g})"
         + (f"; look at {place}: " if place else ": ")
-        + "overwriting part of a tensor in place, such as x[:, :4] += 1, cannot be captured; "
-        "make a new tensor instead, for example with torch.cat or torch.where"
+        + "overwriting part of a tensor in place, such as x[:, :4] += 1, cannot be captured where "
+        "the tensor depends on the inputs; make a new tensor instead, for example with torch.cat "
+        "or torch.where"
     )
 
 
-def _overwritten_view(exported: torch.export.ExportedProgram) -> str:
+def _overwritten_view(exported: torch.export.ExportedProgram, folded: Container[str]) -> str:
     """The user's line of the last in-place operator that writes a view, or into a copy."""
     place = ""
     for node in exported.graph.nodes:
         name = str(node.target).removeprefix("aten.").partition(".")[0]
-        if node.op != "call_function" or not name.endswith("_") or name.startswith("_"):
+        writes = node.op == "call_function" and name.endswith("_") and not name.startswith("_")
+        if not writes or node.name in folded:
             continue
         lines = _LINE.findall(str(node.meta.get("stack_trace", "")))
         if lines and (name == "copy_" or _is_view(node)):

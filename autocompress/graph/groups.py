@@ -16,14 +16,16 @@ import torch_pruning as tp
 from torch import fx, nn
 
 from autocompress.graph.attention_writing import HeadCore
+from autocompress.graph.local_groups import local_groups
 from autocompress.graph.model_graph import ChannelGroup, GroupMember, Role, Skipped
 from autocompress.graph.movement import remove_unread
 
-_EVERYTHING = "(all channel widths)"
+_BETWEEN = "(channel widths between blocks)"
 #: Dimensions of a tensor that is cut into windows both ways. The analysis of such a one, MaxViT,
 #: did not end, and took 20 GB of memory until it was stopped.
 _WINDOWED = 6
 _WINDOWS = "images are cut into windows, through which channels are not followed"
+_LOCALLY = "they are from one layer to the next"
 
 
 def find_groups(
@@ -34,7 +36,8 @@ def find_groups(
 ) -> tuple[dict[str, ChannelGroup], list[Skipped]]:
     """All channel groups of a normalised graph, and what could not be analysed.
 
-    Groups that must keep their width are returned with the reason in ``rigid``.
+    Groups that must keep their width are returned with the reason in ``rigid``. Where the analysis
+    fails, or would not end, groups are those of :func:`.local_groups.local_groups`.
 
     Args:
         module: the graph.
@@ -42,9 +45,10 @@ def find_groups(
         cores: its attentions whose heads can be taken away.
         shapes: of every node's tensor, where they are known.
     """
-    if any(len(shape) >= _WINDOWED for shape in shapes.values()):
-        return {}, [Skipped(_EVERYTHING, _WINDOWS)]
+    widths = {name: core.head_dim for core in cores for name in core.layers}
     module = _channel_by_channel(module, cores)
+    if any(len(shape) >= _WINDOWED for shape in shapes.values()):
+        return _locally(module, example_inputs, widths, _WINDOWS)
     names = {submodule: name for name, submodule in module.named_modules()}
     try:
         with warnings.catch_warnings(), torch.enable_grad():
@@ -53,10 +57,9 @@ def find_groups(
             coupled = list(graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]))
     except Exception as error:  # the analysis is a library's: whatever it raises, we go on
         reason = f"channel dependencies could not be analysed ({type(error).__name__}: {error})"
-        return {}, [Skipped(_EVERYTHING, reason)]
+        return _locally(module, example_inputs, widths, reason)
     groups: dict[str, ChannelGroup] = {}
     skipped: list[Skipped] = []
-    widths = {name: core.head_dim for core in cores for name in core.layers}
     for raw in coupled:
         root = names.get(raw[0].dep.target.module)
         if root is None:
@@ -74,6 +77,19 @@ def find_groups(
         if group.rigid:
             skipped.append(Skipped(group.name, f"width kept: {group.rigid}"))
     return groups, skipped
+
+
+def _locally(
+    module: fx.GraphModule,
+    example_inputs: Sequence[torch.Tensor],
+    widths: Mapping[str, int],
+    reason: str,
+) -> tuple[dict[str, ChannelGroup], list[Skipped]]:
+    """What can be followed without the analysis of the whole model, which fails for a reason."""
+    found = local_groups(module, example_inputs)
+    groups = {name: _in_heads(group, widths) for name, group in found.items()}
+    rigid = [Skipped(g.name, f"width kept: {g.rigid}") for g in groups.values() if g.rigid]
+    return groups, [Skipped(_BETWEEN, f"{reason}; {_LOCALLY}"), *rigid]
 
 
 def _channel_by_channel(module: fx.GraphModule, cores: Sequence[HeadCore]) -> fx.GraphModule:

@@ -151,7 +151,9 @@ def _left_alone(module: fx.GraphModule, node: fx.Node) -> list[Skipped]:
     weight = node.args[1 if base != "addmm" else 2]
     if not isinstance(weight, fx.Node):
         return []
-    if weight.op != "get_attr":
+    if weight.op == "get_attr" and _is_constant(node.args[0]):
+        reason = "it reads constants alone: it is computed when the model is loaded"
+    elif weight.op != "get_attr":
         reason = "its weight is computed in the forward pass, not a plain parameter"
     elif base == "conv2d":
         reason = "its arguments have no plain layer (padding 'same' under an even kernel)"
@@ -159,6 +161,19 @@ def _left_alone(module: fx.GraphModule, node: fx.Node) -> list[Skipped]:
         reason = f"layers of kind {base} are not compressed"
     path = node.meta.get("module_path") or ("",)
     return [Skipped(path[-1] or node.name, reason)]
+
+
+def _is_constant(node: Any) -> bool:
+    """Whether a node depends on no input."""
+    open_, seen = [node], {node}
+    while open_:
+        argument = open_.pop()
+        if argument.op == "placeholder":
+            return False
+        new = [n for n in argument.all_input_nodes if n not in seen]
+        seen.update(new)
+        open_.extend(new)
+    return True
 
 
 def _is_parameter(module: fx.GraphModule, node: fx.Node) -> bool:

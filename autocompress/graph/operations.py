@@ -30,7 +30,7 @@ _KINDS: Mapping[str, str] = {
     "layer_norm": "layer_norm", "to": "cast", "_to_copy": "cast", "ne": "not_equal",
     "eq": "equal", "gt": "greater", "lt": "less", "logical_not": "logical_not",
     "bitwise_not": "logical_not", "masked_fill": "masked_fill", "sum": "sum", "rsub": "sub",
-    "clamp": "clamp",
+    "clamp": "clamp", "clamp_min": "clamp",
     "scaled_dot_product_attention": "attention", "max_pool2d": "max_pool", "avg_pool2d": "avg_pool",
     "adaptive_avg_pool2d": "avg_pool", "mean": "mean", "cat": "concat", "flatten": "flatten",
     "view": "reshape", "reshape": "reshape", "unflatten": "reshape", "squeeze": "reshape",
@@ -291,7 +291,7 @@ class _Walk:
                 held, attributes = found, {**attributes, "bias": 0, "again": 1}
             if len(inputs) == 1 and self._comes_second(node, base):
                 attributes["reversed"] = 1
-            if base == "clamp":
+            if base in {"clamp", "clamp_min"}:
                 attributes |= _bounds(arguments, keywords)
             if base == "gelu" and keywords.get("approximate", "none") != "none":
                 attributes["approximate"] = str(keywords["approximate"])

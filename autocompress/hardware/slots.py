@@ -21,6 +21,7 @@ from autocompress.hardware.lowerings.onnxruntime_cpu.blocked_layout import ALIGN
 
 Operations: TypeAlias = Callable[[Genome], Sequence[Op]]
 
+#: Fields of a shape; what a tensor has more dimensions, lies in the last of them together.
 _DIMENSIONS = 5
 #: Fields of an operation besides its shapes.
 _PLAIN_FIELDS = 9
@@ -85,8 +86,6 @@ def _split(op: Op | None) -> tuple[object, ...]:
     """The fields of an operation; None stands for what it lacks."""
     if op is None:
         return (None,) * (_PLAIN_FIELDS + 2 * _DIMENSIONS)
-    shape = (*op.shape, *[None] * (_DIMENSIONS - len(op.shape)))
-    weight = (*op.weight_shape, *[None] * (_DIMENSIONS - len(op.weight_shape)))
     return (
         op.kind,
         op.inputs,
@@ -97,9 +96,23 @@ def _split(op: Op | None) -> tuple[object, ...]:
         op.codebook,
         op.sparsity,
         op.pattern,
-        *shape,
-        *weight,
+        *_sizes(op.shape),
+        *_sizes(op.weight_shape),
     )
+
+
+def _sizes(shape: tuple[int, ...]) -> tuple[object, ...]:
+    """A shape as so many fields."""
+    if len(shape) > _DIMENSIONS:
+        return (*shape[: _DIMENSIONS - 1], shape[_DIMENSIONS - 1 :])
+    return (*shape, *[None] * (_DIMENSIONS - len(shape)))
+
+
+def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
+    """The shape of such fields."""
+    *first, last = sizes
+    rest = last if isinstance(last, tuple) else (last,)
+    return tuple(n for n in (*first, *rest) if n is not None)
 
 
 def _join(name: str, fields: Sequence[Any]) -> Op | None:
@@ -112,10 +125,10 @@ def _join(name: str, fields: Sequence[Any]) -> Op | None:
         name,
         kind,
         inputs,
-        tuple(n for n in shape if n is not None),
+        _shape(shape),
         layer=layer,
         attributes=attributes,
-        weight_shape=tuple(n for n in weight if n is not None),
+        weight_shape=_shape(weight),
         weight_bits=coded[0],
         activation_bits=coded[1],
         codebook=coded[2],
