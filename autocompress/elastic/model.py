@@ -78,6 +78,17 @@ class ElasticModel(nn.Module):
         Raises:
             RequestError: the candidate does not fit the model.
         """
+        self.select(candidate)
+        for name, layer in self.layers.items():
+            self._compress(name, layer, candidate)
+        return self
+
+    def select(self, candidate: Candidate) -> None:
+        """Keep the channels, kernels and nodes that ``candidate`` keeps, none of them compressed.
+
+        Raises:
+            RequestError: the candidate does not fit the model.
+        """
         selection = select(self.graph, candidate)
         kept_out = {n: torch.from_numpy(i) for n, i in selection.out_indices.items()}
         kept_in = {n: torch.from_numpy(i) for n, i in selection.in_indices.items()}
@@ -88,10 +99,8 @@ class ElasticModel(nn.Module):
             layer.out = Slice(kept_out.get(name))
             layer.into = Slice(kept_in.get(name))
             layer.kernel = selection.kernels.get(name)
-            self._compress(name, layer, candidate)
         self.candidate = candidate
         self.selection = selection
-        return self
 
     def at_step(self, number: int | None) -> None:
         """Say which step of a training goes on, so that what was fitted serves for a while.
@@ -111,12 +120,14 @@ class ElasticModel(nn.Module):
         if known is None:
             return
         policy = candidate.policy(name)
+        with torch.no_grad():
+            parts = [layer.sliced()]
         for technique in self.techniques:
-            with torch.no_grad():
-                parts = layer.parts()
             transform = technique.simulate(known, policy, parts)
             if transform is not None:
                 layer.transforms.append(transform)
+                with torch.no_grad():
+                    parts = transform(parts)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """The configured candidate's output for a batch."""

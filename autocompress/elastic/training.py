@@ -20,6 +20,7 @@ import torch
 from autocompress.compression.low_rank.registry import FORMS
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.core.space import SearchSpace
+from autocompress.elastic.corners import smallest
 from autocompress.elastic.layers import SERVES
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.training_state import TrainingState
@@ -47,14 +48,6 @@ class ElasticTraining:
     random_candidates: int = 1
     clip: float = 5.0
     bfloat16: bool = False
-
-
-def smallest(space: SearchSpace) -> Candidate:
-    """The candidate with the last option of every ordered choice."""
-    genome = np.array(
-        [len(c.options) - 1 if c.ordered else 0 for c in space.choices], dtype=np.int64
-    )
-    return space.decode(space.canonical(genome))
 
 
 def train_elastic(
