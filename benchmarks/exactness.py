@@ -1,113 +1,26 @@
 """What is simulated is what is realised is what the runtime computes, over random candidates.
 
-Half of the candidates come from a user's model (a small residual network with a depthwise layer),
-half from the named space tiny_cnn; both are trained on the digits first. Of the other named spaces,
-with random weights and statistics, candidates are realised and compared with the elastic model on
-random images of 32 pixels (``max_space_diff``). Each candidate of the first two is
-
-1. run by the elastic model and compared with its physically small, realised form (weights in both
-   as they are stored), and that with and without batch norm folded: ``max_float_diff``, relative to
-   the largest output when that is above 1;
-2. trained for a few steps, quantised in simulation, exported, and run by ONNX Runtime on the whole
-   test split: ``min_argmax_agreement``; ``max_quant_steps``, the largest difference of any uint8
-   tensor when each operation starts from the runtime's own integers; and ``max_output_steps``,
-   the largest difference at the end of the network, where what every operation adds has passed
-   through all later ones, in steps of a uint8 tensor that would cover the outputs' range.
+1. Of every named space, random candidates with all techniques are realised and compared with the
+   elastic model (:mod:`benchmarks._elastic_forms`): ``max_space_diff``. Each choice is turned to
+   each of its options: ``knobs`` counts them, and names those that leave the outputs as they were.
+   ``exactness_models`` does the same to models.
+2. On the digits, a user's model and the named space tiny_cnn go all the way to ONNX Runtime (see
+   :mod:`benchmarks._digit_rows`): ``max_float_diff``, ``min_argmax_agreement``,
+   ``max_quant_steps``, ``max_output_steps``.
 """
 
 from __future__ import annotations
 
-import copy
-import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from autocompress.compression.quantization import simulate_quantization, simulate_weights
-from autocompress.core.candidate import Candidate, Recipe
-from autocompress.core.capabilities import CPU_PRECISIONS, Capabilities, Precision
-from autocompress.elastic.batch_norm import reestimate_batch_norm
-from autocompress.elastic.model import ElasticModel
-from autocompress.elastic.realise import realise
-from autocompress.elastic.registry import load_space
-from autocompress.elastic.space import ElasticSpace
 from autocompress.evaluation.data import Data
-from autocompress.evaluation.fine_tune import fine_tune
-from autocompress.evaluation.task import Task
-from autocompress.export.onnx_export import export_onnx
-from autocompress.export.stepwise import steps_apart
-from autocompress.export.verification import Expectations, verify_artifact
-from autocompress.graph.folding import fold_batch_norm
-from autocompress.runtimes.registry import load_runtime
-
-#: Every deployed form, and zeros on top.
-CAPABILITIES = Capabilities(
-    precisions=(
-        *CPU_PRECISIONS,
-        Precision(16, 32, fast=False),
-        Precision(8, 32, fast=False),
-        Precision(2, 32, fast=False),
-    ),
-    channel_step=4,
-    rank_step=4,
-    stores_packed=True,
-)
-
-
-class UserModel(nn.Module):
-    """A small network as a user might write it: residual, depthwise, batch norm, two poolings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU()
-        )
-        self.left = nn.Sequential(nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24))
-        self.depthwise = nn.Sequential(
-            nn.Conv2d(24, 24, 3, padding=1, groups=24, bias=False), nn.BatchNorm2d(24), nn.ReLU6()
-        )
-        self.point = nn.Sequential(nn.Conv2d(24, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
-        self.wide = nn.Conv2d(48, 48, 3, padding=1)
-        self.hidden = nn.Linear(48, 32)
-        self.out = nn.Linear(32, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(n, 1, 8, 8)`` to ``(n, 10)``."""
-        x = self.stem(x)
-        x = torch.relu(x + self.left(x))
-        x = nn.functional.max_pool2d(x, 2)
-        x = self.point(self.depthwise(x))
-        x = torch.relu(self.wide(x)).mean((2, 3))
-        out: torch.Tensor = self.out(torch.relu(self.hidden(x)))
-        return out
-
-
-#: Named spaces whose candidates are compared without training.
-SPACES = ("resnet", "mobile_cnn")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One candidate's figures."""
-
-    way: str
-    candidate: str
-    layers: str
-    float_diff: float
-    agreement: float
-    steps: int
-    steps_share: float
-    output_steps: float
-    runtime_diff: float
-    accuracy: float
-    size_bytes: int
-    checks_ok: bool
-    seconds: float
+from benchmarks._digit_rows import Row, digit_rows, print_rows
+from benchmarks._elastic_forms import candidates, look_at
+from benchmarks._subjects import SPACES, named
 
 
 def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
@@ -115,22 +28,26 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    digits = Data.load("digits")
-    count = 28 if quick else 60
     try:
-        rows = [
-            row
-            for way, space in _spaces(digits, seed).items()
-            for row in _rows(way, space, digits, count, 30 if quick else 60, seed)
-        ]
+        spaces = look_at(SPACES, named, quick=quick, seed=seed)
+        digits = Data.load("digits")
+        rows = digit_rows(digits, 28 if quick else 60, 30 if quick else 60, seed)
     finally:
         torch.set_num_threads(before)
-    _print(rows)
-    integers = [row for row in rows if row.steps >= 0]
-    apart = {name: _space_difference(name, 20 if quick else 100, seed) for name in SPACES}
+    print_rows(rows)
     return {
-        "n_other_spaces": (20 if quick else 100) * len(SPACES),
-        "max_space_diff": apart,
+        "n_each_space": candidates(quick=quick),
+        "max_space_diff": spaces["max_diff"],
+        "least_spread": spaces["least_spread"],
+        "knobs": spaces["knobs"],
+        "examples": len(digits.test),
+        **_figures(rows),
+    }
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Any]:
+    integers = [row for row in rows if row.steps >= 0]
+    return {
         "n": len(rows),
         "n_user_model": sum(row.way == "model" for row in rows),
         "n_space": sum(row.way == "space" for row in rows),
@@ -142,147 +59,4 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
         "max_differing_share": max((row.steps_share for row in integers), default=0.0),
         "max_output_steps": max((row.output_steps for row in integers), default=0.0),
         "checks_failed": sum(not row.checks_ok for row in rows),
-        "examples": len(digits.test),
     }
-
-
-def _spaces(data: Data, seed: int) -> dict[str, ElasticSpace]:
-    example = data.example(1)[0]
-    torch.manual_seed(seed)
-    model = ElasticSpace.from_model(UserModel(), (example,), capabilities=CAPABILITIES)
-    named = load_space(
-        "tiny_cnn", input_shape=data.input_shape, num_classes=10,
-        capabilities=CAPABILITIES, seed=seed,
-    )  # fmt: skip
-    return {"model": model, "space": named}
-
-
-def _space_difference(name: str, count: int, seed: int) -> float:
-    """Largest difference between the elastic and the realised form of random candidates.
-
-    As a share of the largest output: random networks have small ones.
-    """
-    space = load_space(
-        name, input_shape=(3, 32, 32), num_classes=10, capabilities=CAPABILITIES, seed=seed
-    )
-    generator = torch.Generator().manual_seed(seed)
-    _disturb(space.graph.module, generator)
-    elastic = ElasticModel(space.graph, space.techniques).eval()
-    for layer in elastic.layers.values():
-        for learned in layer.shrinking.values():
-            nn.init.normal_(learned, 0, 0.05, generator=generator)
-    inputs = torch.randn(2, 3, 32, 32, generator=generator)
-    rng = np.random.default_rng(seed)
-    worst = 0.0
-    for _ in range(count):
-        candidate = space.decode(space.sample(rng))
-        model = simulate_weights(realise(elastic, candidate), space.graph.operations(candidate))
-        with torch.no_grad():
-            expected, found = model.eval()(inputs), elastic.configure(candidate)(inputs)
-        worst = max(worst, float((expected - found).abs().max() / expected.abs().max()))
-    print(f"{name}: {count} random candidates, {worst:.1e} of the largest output apart")
-    return worst
-
-
-def _disturb(model: nn.Module, generator: torch.Generator) -> None:
-    """Weights and statistics that hide no mistake: fresh batch norms are the identity."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None  # noqa: S101 - for the type checker
-            assert module.running_var is not None  # noqa: S101
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 2.0, generator=generator)
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, 0, 0.2, generator=generator)
-
-
-def _rows(
-    way: str, space: ElasticSpace, data: Data, count: int, steps: int, seed: int
-) -> list[Row]:
-    elastic = ElasticModel(space.graph, space.techniques)
-    elastic.configure(space.decode(space.original))
-    recipe = Recipe(distillation="none", learning_rate=4e-3)
-    fine_tune(elastic, data.train, Task(), recipe=recipe, steps=150, seed=seed)
-    rng = np.random.default_rng(seed)
-    rows: list[Row] = []
-    seen: set[str] = set()
-    while len(rows) < count:
-        candidate = space.decode(space.sample(rng))
-        if candidate.id not in seen:
-            seen.add(candidate.id)
-            rows.append(_row(way, elastic, candidate, data, steps, seed))
-    return rows
-
-
-def _row(
-    way: str, elastic: ElasticModel, candidate: Candidate, data: Data, steps: int, seed: int
-) -> Row:
-    started = time.perf_counter()
-    ops = elastic.graph.operations(candidate)
-    model = realise(elastic, candidate)
-    small = simulate_weights(model, ops).eval()
-    difference = _difference(elastic.configure(candidate).eval(), small, data)
-    calibration = [x for x, _ in data.calibration.batches(64)]
-    reestimate_batch_norm(model, calibration)
-    recipe = Recipe(distillation="none", learning_rate=2e-3)
-    fine_tune(model, data.train, Task(), recipe=recipe, steps=steps, seed=seed)
-    unfolded = copy.deepcopy(model)
-    fold_batch_norm(model)
-    difference = max(difference, _difference(unfolded.eval(), model.eval(), data))
-    simulated = simulate_quantization(model, ops, calibration)
-    fine_tune(simulated, data.train, Task(), recipe=recipe, steps=steps // 2, seed=seed)
-    integer = any(op.is_integer_layer for op in ops)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        exported = export_onnx(simulated, ops, (data.example(1)[0],), path)
-        result = verify_artifact(
-            path, reference=simulated, batches=data.test.batches(256), metric=Task().evaluate,
-            expectations=Expectations(sha256=exported.sha256, size_bytes=exported.size_bytes),
-        )  # fmt: skip
-        reach = _reach(path, data)
-        apart = steps_apart(exported, simulated, data.test.first(128)[:1], load_runtime())
-    runtime_diff = result.metrics.get("max_difference", float("inf"))
-    return Row(
-        way, candidate.id, _bits(ops), difference, result.metrics.get("agreement", 0.0),
-        max((s.largest for s in apart.values()), default=0 if integer else -1),
-        max((s.share for s in apart.values()), default=0.0),
-        runtime_diff / reach * 255 if integer else 0.0, runtime_diff,
-        result.metrics.get("accuracy", 0.0), exported.size_bytes, result.ok,
-        time.perf_counter() - started,
-    )  # fmt: skip
-
-
-def _difference(expected: nn.Module, found: nn.Module, data: Data) -> float:
-    """Largest difference of outputs, relative to the largest output when that is above 1."""
-    inputs = data.test.first(128)[0]
-    with torch.no_grad():
-        first, second = expected(inputs), found(inputs)
-    return float((first - second).abs().max()) / max(1.0, float(first.abs().max()))
-
-
-def _reach(path: Path, data: Data) -> float:
-    """The range of the model's outputs on the test split, holding 0."""
-    session = load_runtime().load(path)
-    outputs = np.concatenate([session.run([x.numpy()])[0] for x, _ in data.test.batches(256)])
-    return max(float(outputs.max()), 0.0) - min(float(outputs.min()), 0.0) or 1.0
-
-
-def _bits(ops: Any) -> str:
-    return " ".join(
-        "fp32" if op.weight_bits == 32 else f"w{op.weight_bits}a{op.activation_bits}"
-        for op in ops
-        if op.layer is not None
-    )
-
-
-def _print(rows: list[Row]) -> None:
-    print(f"{'way':6} {'candidate':13} {'float diff':>10} {'agree':>7} {'steps':>6} "
-          f"{'output':>6} {'acc':>6} {'bytes':>8}  layers")  # fmt: skip
-    for row in rows:
-        steps = f"{row.steps:6d}" if row.steps >= 0 else "     -"
-        flag = "" if row.checks_ok else "  FAILED A CHECK"
-        print(
-            f"{row.way:6} {row.candidate:13} {row.float_diff:10.1e} {row.agreement:7.4f} {steps} "
-            f"{row.output_steps:6.2f} {row.accuracy:6.3f} {row.size_bytes:8,}  "
-            f"{row.layers[:60]}{flag}"
-        )

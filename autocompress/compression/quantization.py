@@ -85,5 +85,9 @@ class Quantization(Technique):
         :func:`simulate_quantization` gives them the same values again (batch norm folding scales
         whole channels, which per-channel quantisation commutes with), and training continues from
         the floats.
+
+        Raises:
+            RequestError: the policy's bits have no deployed form.
         """
+        form_of(policy.weight_bits, policy.activation_bits, layer.name)
         return list(parts)

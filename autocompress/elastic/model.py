@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -17,6 +16,7 @@ from autocompress.errors import RequestError
 from autocompress.graph.model_graph import ModelGraph
 from autocompress.graph.modules import put_module
 from autocompress.graph.pickling import without_graph
+from autocompress.graph.running import run
 from autocompress.graph.selection import Selection, select
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -78,6 +78,17 @@ class ElasticModel(nn.Module):
         Raises:
             RequestError: the candidate does not fit the model.
         """
+        self.select(candidate)
+        for name, layer in self.layers.items():
+            self._compress(name, layer, candidate)
+        return self
+
+    def select(self, candidate: Candidate) -> None:
+        """Keep the channels, kernels and nodes that ``candidate`` keeps, none of them compressed.
+
+        Raises:
+            RequestError: the candidate does not fit the model.
+        """
         selection = select(self.graph, candidate)
         kept_out = {n: torch.from_numpy(i) for n, i in selection.out_indices.items()}
         kept_in = {n: torch.from_numpy(i) for n, i in selection.in_indices.items()}
@@ -88,10 +99,8 @@ class ElasticModel(nn.Module):
             layer.out = Slice(kept_out.get(name))
             layer.into = Slice(kept_in.get(name))
             layer.kernel = selection.kernels.get(name)
-            self._compress(name, layer, candidate)
         self.candidate = candidate
         self.selection = selection
-        return self
 
     def at_step(self, number: int | None) -> None:
         """Say which step of a training goes on, so that what was fitted serves for a while.
@@ -111,38 +120,18 @@ class ElasticModel(nn.Module):
         if known is None:
             return
         policy = candidate.policy(name)
+        with torch.no_grad():
+            parts = [layer.sliced()]
         for technique in self.techniques:
-            with torch.no_grad():
-                parts = layer.parts()
             transform = technique.simulate(known, policy, parts)
             if transform is not None:
                 layer.transforms.append(transform)
+                with torch.no_grad():
+                    parts = transform(parts)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """The configured candidate's output for a batch."""
-        values: dict[str, Any] = {}
-        remaining = iter(inputs)
-        selection, graph = self.selection, self.graph
-
-        def value(node: fx.Node) -> Any:
-            return values[selection.resolve(node.name)]
-
-        for name in selection.nodes:
-            node = graph.nodes[name]
-            if node.op == "placeholder":
-                values[name] = next(remaining)
-            elif node.op == "get_attr":
-                values[name] = _attribute(self.weights, str(node.target))
-            elif node.op == "call_module":
-                module = self.weights.get_submodule(str(node.target))
-                values[name] = module(value(node.all_input_nodes[0]))
-            elif node.op == "call_function":
-                arguments = fx.map_arg(selection.arguments(node), value)
-                keywords = fx.map_arg(node.kwargs, value)
-                values[name] = node.target(*arguments, **keywords)  # type: ignore[operator]
-            else:
-                return value(node.all_input_nodes[0])  # type: ignore[no-any-return]
-        raise RuntimeError("the captured graph has no output")
+        return run(self.graph, self.selection, self.weights, inputs)
 
 
 def sort_channels(
@@ -198,10 +187,3 @@ def _permute(module: nn.Module, axis: int, places: torch.Tensor, source: torch.T
         order[places.ravel()] = source.ravel()
         with torch.no_grad():
             tensor.copy_(tensor.index_select(axis, order))
-
-
-def _attribute(root: nn.Module, target: str) -> Any:
-    owner: Any = root
-    for part in target.split("."):
-        owner = getattr(owner, part)
-    return owner

@@ -27,7 +27,7 @@ def realise(elastic: ElasticModel, candidate: Candidate) -> fx.GraphModule:
     """
     before = elastic.candidate
     try:
-        elastic.configure(candidate)
+        elastic.select(candidate)  # what is written is compressed for good, not simulated
         with torch.no_grad():
             return _Writer(elastic).write()
     finally:

@@ -19,6 +19,7 @@ from autocompress.core.candidate import Candidate, LayerPolicy, Recipe, Scalar
 from autocompress.core.capabilities import Capabilities
 from autocompress.core.held import hold, parse_held
 from autocompress.core.space import Choice, Condition, Genome, SearchSpace
+from autocompress.elastic.depths import least_depths
 from autocompress.elastic.model import ElasticModel, reorder_channels
 from autocompress.elastic.realise import realise
 from autocompress.errors import RequestError
@@ -251,7 +252,7 @@ class ElasticSpace(SearchSpace):
 def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Choice]:
     found: list[Choice] = []
     for stage, blocks in graph.stages.items():
-        depths = tuple(range(len(blocks), _least_depth(graph, stage) - 1, -1))
+        depths = tuple(range(len(blocks), conditions.least[stage] - 1, -1))
         if len(depths) > 1:
             found.append(Choice(DEPTH + stage, depths, "architecture"))
     for name, alternatives in graph.alternatives.items():
@@ -266,21 +267,16 @@ def _architecture_choices(graph: ModelGraph, conditions: _Conditions) -> list[Ch
     return found
 
 
-def _least_depth(graph: ModelGraph, stage: str) -> int:
-    """1 when hardly a layer would remain without the stage, else 0."""
-    inside = {layer for block in graph.stages[stage] for layer in block.layers}
-    return 0 if len(set(graph.layers) - inside) >= 2 else 1
-
-
 class _Conditions:
     """Which depth or branch gene decides whether a layer exists."""
 
     def __init__(self, graph: ModelGraph) -> None:
         self.graph = graph
+        self.least = least_depths(graph)
         self.by_layer: dict[str, Condition] = {}
         for stage, blocks in graph.stages.items():
             top = len(blocks)
-            least = _least_depth(graph, stage)
+            least = self.least[stage]
             for i, block in enumerate(blocks[least:], least):
                 condition = Condition(DEPTH + stage, tuple(range(top, i, -1)))
                 self.by_layer.update(dict.fromkeys(block.layers, condition))

@@ -76,14 +76,6 @@ class ElasticTrained:
     ended_early: bool
 
 
-def smallest(space: SearchSpace) -> Candidate:
-    """The candidate with the last option of every ordered choice."""
-    genome = np.array(
-        [len(c.options) - 1 if c.ordered else 0 for c in space.choices], dtype=np.int64
-    )
-    return space.decode(space.canonical(genome))
-
-
 def train_elastic(
     elastic: ElasticModel,
     space: SearchSpace,

@@ -10,10 +10,10 @@ import torch
 
 from autocompress.compression.registry import make_techniques
 from autocompress.core.candidate import Candidate
+from autocompress.elastic.corners import smallest
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
-from autocompress.elastic.training import smallest
 from autocompress.errors import RequestError
 from autocompress.search_spaces.mobile_cnn import KERNELS, halvings
 from autocompress.testing.spaces import SpaceContract

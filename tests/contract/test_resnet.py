@@ -9,9 +9,9 @@ import pytest
 
 from autocompress.compression.registry import make_techniques
 from autocompress.core.candidate import Candidate, LayerPolicy
+from autocompress.elastic.corners import smallest
 from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
-from autocompress.elastic.training import smallest
 from autocompress.errors import RequestError
 from autocompress.search_spaces.resnet import largest
 from autocompress.testing.spaces import SpaceContract

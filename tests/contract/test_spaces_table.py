@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from autocompress.elastic.corners import smallest
 from autocompress.elastic.registry import list_spaces, load_space
-from autocompress.elastic.training import smallest
 
 _TEXT = (Path(__file__).resolve().parents[2] / "docs" / "spaces.md").read_text()
 _ROWS = [

@@ -16,7 +16,7 @@ import torch
 
 from autocompress.cli.devices import texts
 from autocompress.compression.registry import make_techniques
-from autocompress.compression.simulation import simulate_quantization
+from autocompress.compression.simulation import simulate_quantization, simulate_weights
 from autocompress.core.candidate import Candidate, LayerPolicy
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
@@ -113,6 +113,24 @@ def test_any_batch_and_length_give_torchs_outputs(candidate: Candidate, tmp_path
         (found,) = session.run(None, {"ids": x.numpy()})
         largest = float((expected - torch.from_numpy(found)).abs().max())
         assert largest <= (0.05 * float(expected.abs().max()) if quantized else 1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shared_weights_run_as_what_is_built_at_any_length(seed: int) -> None:
+    """Whatever the batch and the padding, a row of nothing but padding included."""
+    drawn = text_space().decode(text_space().sample(np.random.default_rng(seed)))
+    ops = text_space().graph.operations(drawn)
+    model = simulate_weights(realise(elastic(), drawn), ops)
+    try:
+        elastic().configure(drawn)
+        for n, length in ((1, LENGTH), (5, LENGTH), (3, 7), (1, 1)):
+            x = rows(n, length, seed=length)
+            x[-1, length // 2 :] = 0
+            with torch.no_grad():
+                expected, found = model(x), elastic()(x)
+            assert float((expected - found).abs().max()) <= 1e-4
+    finally:
+        elastic().configure(Candidate())
 
 
 def test_its_bytes_are_known_before(candidate: Candidate, tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from torch import nn
 from autocompress.compression.distillation.terms import response_loss
 from autocompress.compression.registry import make_techniques
 from autocompress.core.candidate import Candidate
+from autocompress.elastic.corners import smallest
 from autocompress.elastic.layers import ElasticNorm
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.space import ElasticSpace
-from autocompress.elastic.training import ElasticTrained, ElasticTraining, smallest, train_elastic
+from autocompress.elastic.training import ElasticTrained, ElasticTraining, train_elastic
 from autocompress.errors import DataError, DivergedError
 from autocompress.evaluation.data import Data
-from tests.unit.networks import EVERYTHING, ResNet, space
+from tests.unit.networks import EVERYTHING, ResNet
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 LOSS = nn.CrossEntropyLoss()
@@ -150,14 +151,3 @@ def test_a_loss_that_is_not_finite() -> None:
 def test_no_data() -> None:
     with pytest.raises(DataError, match="no batch"):
         train_elastic(_elastic(), _space(), lambda _: [], LOSS, _guide, steps=3, seed=0)
-
-
-def test_the_smallest_candidate() -> None:
-    found = smallest(space("resnet"))
-    assert found.architecture == {"depth:layer1": 0, "depth:layer2": 0, "depth:layer3": 0}
-    assert found.policy("layer2.0.conv1").width == 4
-    assert found.policy("fc").sparsity == 0.85
-    assert found.policy("fc").weight_bits == 32  # precisions are no scale
-    original = space("resnet").decode(space("resnet").original)
-    macs = [sum(op.macs for op in space("resnet").graph.operations(c)) for c in (found, original)]
-    assert macs[0] < macs[1] / 4
