@@ -22,6 +22,8 @@ from autocompress.core.space import Choice, Genome, SearchSpace
 _UNTOUCHED = 0.5
 #: Share of the draws in which all genes of a family get the same setting.
 _EVEN = 0.5
+#: The largest candidate is drawn again so often: a space may have hardly any other.
+_TRIES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,23 @@ class _Family:
 
 
 def draw(space: SearchSpace, rng: np.random.Generator, *, reach: float = 1.0) -> Genome:
-    """A canonical genome anywhere between the largest candidate and the smallest.
+    """A canonical genome anywhere between the largest candidate and the smallest, never the former.
 
     Args:
         space: whose genome is drawn; genes of recipes stay at their first option.
         rng: gives all randomness.
-        reach: the greatest intensity, in 0..1; at 0 only the largest candidate is drawn.
+        reach: the greatest intensity, in 0..1: how far ordered choices go from their first option,
+            and how many of the others leave it.
     """
+    genome = space.original
+    for _ in range(_TRIES):
+        genome = _drawn(space, rng, reach)
+        if genome.any():
+            break
+    return genome
+
+
+def _drawn(space: SearchSpace, rng: np.random.Generator, reach: float) -> Genome:
     genome = space.original
     families: dict[str, _Family] = {}
     for i, choice in enumerate(space.choices):

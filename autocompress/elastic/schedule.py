@@ -27,12 +27,13 @@ class Schedule:
 
     #: Where the reach begins.
     LEAST_REACH = 0.25
-    #: How much better a score has to be, relative to the best one: noise is no progress.
-    GAIN = 0.003
+    #: How much better a score has to be, as a share of what was gained so far: less is noise.
+    GAIN = 0.02
 
     def __init__(self, steps: int, rate: float, *, growing: float, patience: int) -> None:
         self.steps, self.rate = steps, rate
         self._growing, self._patience = growing, patience
+        self._first: float | None = None
         self._best, self._since = -math.inf, 0
         self._cut: int | None = None
 
@@ -70,14 +71,17 @@ class Schedule:
         return self.LEAST_REACH + (1 - self.LEAST_REACH) * share / self._growing
 
     def judge(self, score: float, done: int, spent: float = 0.0) -> None:
-        """A score of held-out candidates, larger is better.
+        """A score of the same candidates each time, in any unit, larger is better.
 
         Scores count from when the reach is whole, since until then the training is of other
-        candidates. The end is brought forward once at the most.
+        candidates; those that are not finite never do. The end is brought forward once at the most.
         """
-        if self._cut is not None or self.reach(done, spent) < 1.0:
+        if self._cut is not None or self.reach(done, spent) < 1.0 or not math.isfinite(score):
             return
-        if math.isinf(self._best) or score > self._best + self.GAIN * abs(self._best):
+        if self._first is None:
+            self._first = self._best = score
+            return
+        if score > self._best + self.GAIN * (self._best - self._first):
             self._best, self._since = score, 0
             return
         self._since += 1
@@ -86,11 +90,12 @@ class Schedule:
 
     def state(self) -> dict[str, Any]:
         """What decides how it goes on, as JSON."""
-        best = None if math.isinf(self._best) else self._best
-        return {"best": best, "since": self._since, "cut": self._cut}
+        best = None if self._first is None else self._best
+        return {"first": self._first, "best": best, "since": self._since, "cut": self._cut}
 
     def take(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
+        self._first = None if state["first"] is None else float(state["first"])
         self._best = -math.inf if state["best"] is None else float(state["best"])
         self._since = int(state["since"])
         self._cut = None if state["cut"] is None else int(state["cut"])

@@ -49,7 +49,7 @@ class ElasticTraining:
         growing: share of the steps over which candidates come to be as small as the smallest.
         averaging: decay of the average of the weights that the training ends with; 0 ends with the
             last weights.
-        checks: how often held-out candidates are scored over the training.
+        checks: how often the same candidates are scored over the training.
         patience: scores without a better one before the end is brought forward.
     """
 
@@ -69,7 +69,7 @@ class ElasticTrained:
 
     Attributes:
         steps: optimiser steps, earlier calls' included.
-        ended_early: whether held-out candidates had stopped getting better.
+        ended_early: whether the candidates that were scored had stopped getting better.
     """
 
     steps: int
@@ -87,7 +87,7 @@ def train_elastic(
     seed: int,
     teacher: torch.nn.Module | None = None,
     deadline: Callable[[], bool] = lambda: False,
-    spent: Callable[[], float] = lambda: 0.0,
+    seconds: float | None = None,
     settings: ElasticTraining | None = None,
     progress: Callable[[int, float], None] = lambda step, value: None,
     score: Callable[[], float] | None = None,
@@ -97,8 +97,8 @@ def train_elastic(
 
     With a checkpoint it goes on where an earlier call with the same arguments was ended, however
     that was: losses and weights are those of a training that was never interrupted, as long as
-    ``epochs`` gives the same batches for the same number. Random numbers of the forward pass
-    (dropout) are drawn anew for each step from its number and the seed.
+    ``epochs`` gives the same batches for the same number and ``seconds`` set no pace. Random
+    numbers of the forward pass (dropout) are drawn anew for each step from its number and the seed.
 
     Args:
         elastic: the shared weights.
@@ -110,13 +110,13 @@ def train_elastic(
         seed: of the candidates drawn.
         teacher: guides the largest candidate besides the labels; usually the user's model.
         deadline: asked before each step; True ends the training early, at whatever rate it had.
-        spent: asked before each step for the share of its time that is over; 1 ends the training.
-            The learning rate falls with the steps or with the time, whichever is further.
+        seconds: it takes so long at the most, earlier calls with the same checkpoint included. The
+            learning rate falls with the steps or with the time, whichever is further.
         settings: learning rate and the like.
         progress: told the step and the largest candidate's loss.
-        score: how good held-out candidates are with the weights as ``elastic`` then has them,
-            larger is better; asked ``settings.checks`` times to end the training where nothing is
-            gained any more. None never does.
+        score: how good some candidates, always the same, are with the weights that ``elastic`` has
+            then, larger is better; asked ``settings.checks`` times to end the training where
+            nothing is gained any more. None never does.
         checkpoint: file that the state is written to every :data:`SAVED_EVERY` steps, and where
             they are slow, about once a minute.
 
@@ -129,7 +129,8 @@ def train_elastic(
     state = _begin(elastic, settings, steps, seed)
     if checkpoint is not None and checkpoint.is_file():
         state.load(checkpoint)
-    saved = time.monotonic()
+    saved = began = time.monotonic()
+    earlier = state.seconds
     largest = space.decode(space.original)
     every = max(1, steps // max(1, settings.checks))
     before = elastic.candidate
@@ -138,7 +139,8 @@ def train_elastic(
         elastic.to(memory_format=torch.channels_last)
     try:
         for inputs, targets in _batches(epochs, state):
-            over = spent()
+            state.seconds = earlier + time.monotonic() - began
+            over = 0.0 if seconds is None else state.seconds / max(1e-3, seconds)
             if state.done >= state.schedule.end or over >= 1.0 or deadline():
                 break
             reach = state.schedule.reach(state.done, over)

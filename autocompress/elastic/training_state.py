@@ -38,6 +38,7 @@ class TrainingState:
         done: optimiser steps.
         epoch: number of the epoch.
         batch: batches of it that are behind.
+        seconds: that it has taken.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TrainingState:
         self.elastic, self.optimizer, self.rng = elastic, optimizer, rng
         self.schedule, self.average = schedule, average
         self.done = self.epoch = self.batch = 0
+        self.seconds = 0.0
 
     def advance(self) -> None:
         """A step is done, with one batch."""
@@ -78,7 +80,8 @@ class TrainingState:
             tensors |= {f"average.{n}": t for n, t in self.average.tensors().items()}
         about = {
             "format": _FORMAT, "done": self.done, "epoch": self.epoch, "batch": self.batch,
-            "rng": self.rng.bit_generator.state, "schedule": self.schedule.state(),
+            "seconds": self.seconds, "rng": self.rng.bit_generator.state,
+            "schedule": self.schedule.state(),
             "averaged": 0 if self.average is None else self.average.updates, "about": self.about,
         }  # fmt: skip
         held = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
@@ -99,7 +102,7 @@ class TrainingState:
                 about = json.loads((file.metadata() or {})["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about["format"] != _FORMAT:
-                raise ValueError(f"format {about['format']}")
+                raise ValueError(f"it is in format {about['format']} of another version")
             if about["about"] != self.about:
                 raise ValueError(f"it has {about['about']}, not {self.about}")
             self._take(tensors, about)
@@ -125,6 +128,7 @@ class TrainingState:
         self.done, self.epoch, self.batch = (
             int(about[name]) for name in ("done", "epoch", "batch")
         )
+        self.seconds = float(about["seconds"])
 
     def _parameters(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]

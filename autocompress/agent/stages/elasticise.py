@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from autocompress.agent.stages.baseline import FROM_SCRATCH_RATE
 from autocompress.agent.weights import load_weights
 from autocompress.compression.distillation.terms import output_loss
 from autocompress.core.budget import Fidelity
-from autocompress.core.candidate import Recipe
+from autocompress.core.candidate import Candidate, Recipe
 from autocompress.elastic.drawing import draw
 from autocompress.elastic.training import ElasticTraining, train_elastic
 from autocompress.evaluation.evaluator import CandidateEvaluator, Effort, save_tensors
@@ -23,8 +24,8 @@ STAGE = "elasticise"
 ELASTIC = "elastic.safetensors"
 #: The same training, and how it goes on, while it is not done.
 PARTIAL = "elastic-training.safetensors"
-#: Held-out candidates that are scored while it goes on, none of them as small as can be; on how
-#: many examples, and with statistics from how many.
+#: Candidates that are scored while it goes on, none of them as small as can be; on how many
+#: examples, and with statistics from how many.
 _SCORED, _SCORED_REACH, _SCORED_EXAMPLES, _SCORED_STATISTICS = 6, 0.75, 500, 256
 #: Share of the stage's time that scoring may take, and how often it is worth doing.
 _SCORING_SHARE, _LEAST_CHECKS, _MOST_CHECKS = 0.05, 10, 20
@@ -50,7 +51,7 @@ def run(context: Context) -> None:
     def distillation(outputs: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
         return output_loss(outputs, guide, temperature, classification=task.gives_logits)
 
-    spent = _clock(context)
+    limit = context.deadline(context.plan.seconds.get(STAGE)) if context.plan.seconds else None
     report = context.progress(STAGE, "training steps")
     data, seed = context.request.data, context.request.seed
     batch = context.plan.effort.batch_size
@@ -65,7 +66,7 @@ def run(context: Context) -> None:
         seed=seed,
         teacher=context.teacher,
         deadline=lambda: context.stopping,
-        spent=spent,
+        seconds=None if limit is None else limit - time.monotonic(),
         settings=ElasticTraining(
             learning_rate=FROM_SCRATCH_RATE, bfloat16=context.plan.effort.bfloat16, checks=checks
         ),
@@ -84,7 +85,7 @@ def run(context: Context) -> None:
         f"The shared weights were trained for {done.steps} steps, each on the largest and "
         f"{ElasticTraining().drawn} drawn candidates."
         + (
-            " The end was brought forward: held-out candidates had stopped getting better."
+            " The end was brought forward: candidates had stopped getting better."
             if done.ended_early
             else ""
         ),
@@ -93,20 +94,14 @@ def run(context: Context) -> None:
     )
 
 
-def _clock(context: Context) -> Callable[[], float]:
-    """The share of the stage's time that is over; 0 where the budget is not in seconds."""
-    limit = context.deadline(context.plan.seconds.get(STAGE)) if context.plan.seconds else None
-    if limit is None:
-        return lambda: 0.0
-    began = time.monotonic()
-    return lambda: (time.monotonic() - began) / max(1e-3, limit - began)
-
-
 def _score(context: Context) -> tuple[Callable[[], float] | None, int]:
-    """What scores held-out candidates, and how often; none where it would take too long.
+    """What scores a fixed sample of candidates, and how often; None where it would take too long.
 
-    Nor with a budget that counts trials, whose trainings are short.
+    Nor is there one with a budget that counts trials, whose trainings are short.
     """
+    seconds = context.plan.seconds.get(STAGE, 0.0)
+    if not seconds:
+        return None, 0
     rng = np.random.default_rng([context.request.seed, 0x5C0E])
     candidates = [
         context.space.decode(draw(context.space, rng, reach=_SCORED_REACH)) for _ in range(_SCORED)
@@ -117,14 +112,18 @@ def _score(context: Context) -> tuple[Callable[[], float] | None, int]:
         trained=False, threads=context.evaluator.threads, statistics=_SCORED_STATISTICS,
     )  # fmt: skip
 
-    def score() -> float:
-        found = [judged.evaluate(c, fidelity=Fidelity.INHERITED, seed=0) for c in candidates]
-        return sum(one.metrics["accuracy"] for one in found) / len(found)
+    def score_of(candidate: Candidate) -> float:
+        try:
+            found = judged.evaluate(candidate, fidelity=Fidelity.INHERITED, seed=0)
+        except Exception as error:  # as in a trial, whatever went wrong is the candidate's failure
+            context.tell(STAGE, "note", f"candidate {candidate.id} cannot be scored: {error}")
+            return math.nan
+        return found.metrics["accuracy"]
 
-    seconds = context.plan.seconds.get(STAGE, 0.0)
-    if not seconds:
-        return None, 0
     began = time.monotonic()
-    score()
-    checks = int(_SCORING_SHARE * seconds / max(1e-3, time.monotonic() - began))
-    return (score, min(checks, _MOST_CHECKS)) if checks >= _LEAST_CHECKS else (None, 0)
+    score_of(candidates[0])
+    expected = len(candidates) * max(1e-3, time.monotonic() - began)
+    checks = int(_SCORING_SHARE * seconds / expected)
+    if checks < _LEAST_CHECKS:
+        return None, 0
+    return lambda: sum(map(score_of, candidates)) / len(candidates), min(checks, _MOST_CHECKS)

@@ -44,11 +44,11 @@ def test_candidates_come_to_be_small() -> None:
 def test_the_end_is_brought_forward_where_nothing_is_gained() -> None:
     found = schedule()
     found.judge(0.9, 20)  # does not count: candidates are not as small as can be yet
-    for done, score in ((60, 0.5), (80, 0.6), (90, 0.6005), (100, 0.6)):
+    for done, score in ((60, 0.5), (70, 0.55), (80, 0.6), (90, 0.601), (100, 0.6)):
         found.judge(score, done)
-        assert not found.is_cut
+    found.judge(float("nan"), 105)  # says nothing
+    assert found.end == STEPS
     found.judge(0.6015, 110)
-    assert found.is_cut
     assert found.end == 120
     before = schedule().learning_rate(110)
     assert found.learning_rate(110) == pytest.approx(before)
@@ -56,6 +56,15 @@ def test_the_end_is_brought_forward_where_nothing_is_gained() -> None:
     assert found.learning_rate(120) == 0.0
     found.judge(0.9, 115)
     assert found.end == 120
+
+
+@pytest.mark.parametrize(("scale", "origin"), [(1.0, 0.0), (1e-4, 0.0), (100.0, -1e4)])
+def test_scores_may_be_in_any_unit(scale: float, origin: float) -> None:
+    found = schedule(patience=2)
+    for i, score in enumerate((0.1, 0.2, 0.3, 0.35, 0.352, 0.351)):
+        assert not found.is_cut
+        found.judge(origin + scale * score, 60 + 10 * i)
+    assert found.is_cut
 
 
 def test_never_so_late_that_it_would_take_longer() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from torch import nn
 from autocompress.compression.distillation.terms import response_loss
 from autocompress.compression.registry import make_techniques
 from autocompress.core.candidate import Candidate
+from autocompress.elastic import training
 from autocompress.elastic.corners import smallest
 from autocompress.elastic.layers import ElasticNorm
 from autocompress.elastic.model import ElasticModel
+from autocompress.elastic.schedule import Schedule
 from autocompress.elastic.space import ElasticSpace
 from autocompress.elastic.training import ElasticTrained, ElasticTraining, train_elastic
 from autocompress.errors import DataError, DivergedError
@@ -127,6 +130,68 @@ def test_a_deadline_ends_it() -> None:
         deadline=lambda: next(left),
     )  # fmt: skip
     assert done.steps == 2
+
+
+class EverySecond:
+    """A clock on which each look takes a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_time_sets_the_pace_and_counts_over_calls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The rate falls to zero as the time runs out, and an interrupted training gets no more."""
+    monkeypatch.setattr(training, "time", EverySecond())
+    rates: list[float] = []
+    before = Schedule.learning_rate
+
+    def noted(self: Schedule, done: int, spent: float = 0.0) -> float:
+        rates.append(before(self, done, spent))
+        return rates[-1]
+
+    monkeypatch.setattr(Schedule, "learning_rate", noted)
+    path, steps = tmp_path / "state.safetensors", [0]
+
+    def train(deadline: Callable[[], bool] = lambda: False) -> int:
+        found = train_elastic(
+            _elastic(), _space(), _epochs, LOSS, _guide, steps=1000, seed=0, seconds=200.0,
+            deadline=deadline, checkpoint=path,
+        )  # fmt: skip
+        return found.steps
+
+    def soon() -> bool:
+        steps[0] += 1
+        return steps[0] > 50
+
+    assert train(soon) == 50
+    assert 0.4e-3 < rates[-1] < 0.6e-3
+    done = train()
+    assert rates[50] == pytest.approx(rates[40], rel=0.05)  # from the checkpoint at 40 steps
+    assert rates[-1] < 0.01e-3
+    monkeypatch.setattr(training, "time", EverySecond())
+    path.unlink()
+    assert abs(train() - done) <= 5
+
+
+def test_where_nothing_is_gained_it_ends_early() -> None:
+    asked = []
+
+    def score() -> float:
+        asked.append(1)
+        return 0.5
+
+    found = train_elastic(
+        _elastic(), _space(), _epochs, LOSS, _guide, steps=40, seed=0, score=score,
+        settings=ElasticTraining(growing=0.1, checks=20, patience=3),
+    )  # fmt: skip
+    assert found == ElasticTrained(12, ended_early=True)
+    assert len(asked) == 6
 
 
 def test_several_epochs() -> None:
