@@ -147,7 +147,7 @@ def test_an_arm_that_failed_is_in_no_mean_and_is_told_of(
 def test_no_arm_found_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     failed = _outcome("joint", 0, 0.6) | {"failure": "ExportError: no", "models": []}
-    with pytest.raises(SystemExit, match="no arm found a model .joint, seed 0: ExportError: no"):
+    with pytest.raises(SystemExit, match=r"no arm found a model \(joint, seed 0: ExportError: no"):
         _report(tmp_path, monkeypatch, [failed])
 
 
