@@ -95,7 +95,7 @@ def main(
     each = threads or max(1, len(cores) // parallel)
     if each * parallel > len(cores):
         raise SystemExit(f"{parallel} arms of {each} threads need more than {len(cores)} cores")
-    seconds = 60.0 * (minutes if minutes is not None else 1.0 if quick else 8.0)
+    seconds = 60.0 * (minutes if minutes is not None else 0.75 if quick else 8.0)
     name = f"{space}-{start}-{seconds:.0f}s-{each}t{'-quick' if quick else ''}"
     place = (runs or runs_of("joint_vs_staged")) / name
     Protocol(
@@ -103,7 +103,7 @@ def main(
         threads=each, train=2_000 if quick else 10_000, val=400 if quick else 2_000,
         checked=200 if quick else 1_000, test=1_000 if quick else 10_000,
         epochs=epochs or (2 if quick else 30),
-        table_seconds=15.0 if quick else 240.0, floor=0.1 if quick else floor,
+        table_seconds=10.0 if quick else 240.0, floor=0.1 if quick else floor,
     ).keep(place)  # fmt: skip
     numbers = [seed + i for i in range(seeds or (1 if quick else 3))]
     print(f"{place}: {len(chosen)} arms, seeds {numbers}, {seconds:.0f} s each, {each} threads, "
