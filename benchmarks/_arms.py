@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ from autocompress.compression.registry import make_techniques
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Event
-from autocompress.core.files import write_atomically
+from autocompress.core.files import sha256_of
 from autocompress.core.pareto import largest_gains
 from autocompress.elastic.model import ElasticModel
 from autocompress.elastic.realise import realise
 from autocompress.elastic.space import ElasticSpace
 from autocompress.errors import AutocompressError
-from autocompress.evaluation.evaluator import CandidateEvaluator, Effort, uniform
+from autocompress.evaluation.evaluator import CandidateEvaluator, Effort, PreparedModel, uniform
 from autocompress.evaluation.task import Task
 from autocompress.export.onnx_export import export_onnx
 from autocompress.export.verification import Expectations, verify_artifact
@@ -42,6 +42,7 @@ from autocompress.graph.inspect import inspect_model
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.runtimes.registry import load_runtime
 from benchmarks._batch_norms import with_batch_norms
+from benchmarks._kept import keep_json
 from benchmarks._protocol import Ground
 
 #: Genes of an architecture, by the techniques that have them besides the space's own.
@@ -53,6 +54,8 @@ HELD = ("architecture",)
 STAGES = (0.5, 0.2, 0.3)
 #: A search of a stage that gets less than this has little left after its own preparation.
 LEAST_SECONDS = 45.0
+#: Verified models that an arm ends with at the most; a search takes as many by itself.
+ENDING = 16
 #: Models of the architecture search that later stages go on with.
 CARRIED = 3
 #: Share of the budget for quantising uniformly.
@@ -84,8 +87,11 @@ class Arm:
         folder: of its searches.
         rows: every verified model so far.
         searches: what each search was given, and took.
-        credit: seconds that later searches took to get ready, which an arm of one search spends
-            once: they do not count.
+        credit: seconds that are not counted: what an arm does again only because it is several
+            calls. The rule is one for all arms: capture, timing of a step and the baselines of a
+            later search; batch norms put back into a network that goes on; its capture where it is
+            trained without a search. Nothing is chosen or trained there. What an arm takes once,
+            and exporting and verifying its models, counts.
     """
 
     ground: Ground
@@ -105,15 +111,26 @@ class Arm:
         """Seconds that are left of it."""
         return self.budget + self.credit - (time.monotonic() - self.began)
 
+    @contextmanager
+    def getting_ready(self) -> Iterator[None]:
+        """Time that is credited."""
+        began = time.monotonic()
+        yield
+        self.credit += time.monotonic() - began
+
+    @property
+    def closing(self) -> float:
+        """Seconds that exporting and checking one model took here, when it was last done."""
+        return float(self.searches[-1]["closing"])
+
     def search(
         self, name: str, subject: nn.Module | ElasticSpace | str, seconds: float, **wanted: Any
     ) -> ac.SearchResult:
         """One search; its verified models and baselines become rows.
 
-        All but the first are given the time to get ready besides: to capture the network, to time
-        a training step, and to export and check its two baselines.
+        All but the first are given the time that is credited besides.
         """
-        models = wanted.pop("models", None)
+        models = wanted.pop("models", ENDING)
         floats_only = wanted.pop("floats_only", False)
         later = bool(self.searches)
         expected = self.searches[-1]["preparation"] if later else 0.0
@@ -142,9 +159,11 @@ class Arm:
         self.rows += [self._row(name, r, result.run_dir / "models" / r["id"]) for r in kept]
         ready = sum(stages.get(stage, 0.0) for stage in _preparing(subject))
         self.credit += ready if later else 0.0
+        exported = len(result.pareto) + len(list((result.run_dir / "rejected").glob("*")))
         self.searches.append({
             "name": name, "given": seconds, "seconds": taken, "models": len(kept),
             "preparation": ready, "credited": ready if later else 0.0, "stages": stages,
+            "closing": stages.get("verify", 0.0) / max(1, exported),
         })  # fmt: skip
         again = f" and {ready:.0f} s to get ready" if later else ""
         print(f"  {name}: {taken:.0f} s of {seconds:.0f} s{again}, {len(kept)} models", flush=True)
@@ -158,11 +177,9 @@ class Arm:
 
     def modules(self, name: str, result: ac.SearchResult) -> list[Model]:
         """The returned models of a search in floats, ready to be trained further."""
-        found = []
-        for row in self.rows:
-            if row["stage"] == name and not row["id"].startswith("baseline"):
-                found.append(Model(self._trainable(result.module(row["id"])), row))
-        return found
+        rows = [r for r in self.rows if r["stage"] == name and not r["id"].startswith("baseline")]
+        with self.getting_ready():
+            return [Model(self._trainable(result.module(row["id"])), row) for row in rows]
 
     def _trainable(self, module: fx.GraphModule) -> nn.Module:
         batches = self.ground.data.train.batches(128, shuffle=True, seed=0, limit=1024)
@@ -233,83 +250,94 @@ def staged(arm: Arm) -> None:
             name, model.module, seconds, techniques=PRUNING, held=HELD, models=CARRIED
         )
         pool += arm.modules(name, result)
-    for i, (model, seconds) in enumerate(_shares(arm, pool, CARRIED + 1, 0.0)):
-        arm.search(f"bits-{i}", model.module, seconds, techniques=BITS, held=HELD, models=4)
+    most = CARRIED + 1
+    for i, (model, seconds) in enumerate(_shares(arm, pool, most, 0.0)):
+        arm.search(
+            f"bits-{i}", model.module, seconds, techniques=BITS, held=HELD, models=ENDING // most
+        )
 
 
 def _shares(
-    arm: Arm, pool: Sequence[Model], most: int, end: float
+    arm: Arm, pool: Sequence[Model], most: int, end: float, least: float = LEAST_SECONDS
 ) -> Iterable[tuple[Model, float]]:
-    """The best of a pool, each with an equal share of the time until ``end`` seconds are left."""
-    count = max(1, min(most, int((arm.left - end) / LEAST_SECONDS)))
+    """The best of a pool, each with an equal share of the time until ``end`` seconds are left.
+
+    They are ``most``, or fewer, so that each gets ``least`` seconds.
+    """
+    count = max(1, min(most, int((arm.left - end) / least)))
     chosen = arm.best(pool, count)
     for i, model in enumerate(chosen):
         yield model, (arm.left - end) / (len(chosen) - i)
 
 
 def uniform_int8(arm: Arm) -> None:
-    """Architecture search, then 8 bits in every layer of each network that it returned."""
+    """Architecture search, then 8 bits in every layer of its networks, the original among them.
+
+    Each is a model in floats and one in 8 bits. They are as many as leave each at least as long to
+    be trained as its export takes.
+    """
     result = arm.search(
-        "architecture", arm.ground.start, (1.0 - UNIFORM) * arm.budget, techniques=ARCHITECTURE
-    )
-    models = arm.modules("architecture", result)
-    for i, model in enumerate(models):
-        _quantise(arm, model, f"int8-{i}", arm.left / (len(models) - i))
+        "architecture", arm.ground.start, (1.0 - UNIFORM) * arm.budget,
+        techniques=ARCHITECTURE, models=ENDING // 2,
+    )  # fmt: skip
+    pool = [*arm.original("architecture"), *arm.modules("architecture", result)]
+    for i, (model, seconds) in enumerate(_shares(arm, pool, ENDING // 2, 0.0, 2 * arm.closing)):
+        _quantise(arm, model, f"int8-{i}", seconds)
 
 
 def _quantise(arm: Arm, model: Model, name: str, seconds: float) -> None:
-    """Train a network in int8 for its time, export and verify it."""
-    began = time.monotonic()
+    """Train a network in int8 for its time less that of its export, then export and verify it."""
+    began, credit = time.monotonic(), arm.credit
     ground, task = arm.ground, Task()
     example = ground.data.example()[0]
-    graph = inspect_model(model.module, (example,))
-    elastic = ElasticModel(graph, make_techniques(BITS)).eval()
+    with arm.getting_ready():
+        graph = inspect_model(model.module, (example,))
+        elastic = ElasticModel(graph, make_techniques(BITS)).eval()
+        teacher = realise(elastic, Candidate())
     evaluator = CandidateEvaluator(
-        elastic, ground.data, task, teacher=realise(elastic, Candidate()),
-        checkpoints=arm.folder / name,
+        elastic, ground.data, task, teacher=teacher, checkpoints=arm.folder / name,
         effort=Effort(
             final_steps=30 * len(ground.data.train) // 64, learning_rate=_GENTLE,
-            # exporting and checking took the architecture search about so long
-            final_seconds=max(0.0, seconds - _EXPORTING),
+            final_seconds=max(0.0, seconds - arm.closing),
         ),
     )  # fmt: skip
     layers = {n: layer for n, layer in graph.layers.items() if layer.calls == 1}
     candidate = uniform(layers, 8, 8)
-    evaluator.evaluate(candidate, fidelity=Fidelity.FINAL, seed=ground.seed)
-    prepared = evaluator.restore(candidate)
+    trained = evaluator.evaluate(candidate, fidelity=Fidelity.FINAL, seed=ground.seed)
+    closing = time.monotonic()
+    row = _verified(arm, evaluator.restore(candidate), candidate.id, name)
+    arm.rows += [] if row is None else [row]
+    arm.searches.append({
+        "name": name, "given": seconds, "seconds": time.monotonic() - began,
+        "models": 0 if row is None else 1, "steps": trained.train_steps,
+        "preparation": arm.credit - credit, "credited": arm.credit - credit,
+        "closing": time.monotonic() - closing,
+    })  # fmt: skip
+
+
+def _verified(arm: Arm, prepared: PreparedModel, identifier: str, name: str) -> Row | None:
+    """The row of a model in int8 that was exported and is what it claims to be."""
+    ground, runtime = arm.ground, load_runtime()
     path = arm.folder / name / "model.onnx"
-    export_onnx(prepared.model, prepared.ops, (example,), path)
-    runtime = load_runtime()
+    export_onnx(prepared.model, prepared.ops, (ground.data.example()[0],), path)
     found = verify_artifact(
         path, runtime=runtime, reference=prepared.model, batches=ground.data.test.batches(64),
         expectations=Expectations(classification=True),
     )  # fmt: skip
     scored = verify_artifact(
-        path, runtime=runtime, batches=ground.data.val.batches(64), metric=task.evaluate
+        path, runtime=runtime, batches=ground.data.val.batches(64), metric=Task().evaluate
     )
     if not found.ok or not scored.ok:
         print(f"  {name}: left out, {[c.name for c in (*found.failures, *scored.failures)]}")
-        return
+        return None
     row = {
-        "id": candidate.id, "name": "uniform int8", "size_bytes": path.stat().st_size,
+        "id": identifier, "name": "uniform int8", "size_bytes": path.stat().st_size,
         "val_accuracy": scored.metrics["accuracy"], "macs": sum(op.macs for op in prepared.ops),
         "latency_estimate_ms": LatencyPredictor(ground.profile).estimate(prepared.ops).value,
     }  # fmt: skip
-    arm.rows.append(arm._row(name, row, path.parent))
-    arm.searches.append(
-        {
-            "name": name,
-            "given": seconds,
-            "seconds": time.monotonic() - began,
-            "models": 1,
-            "preparation": 0.0,
-            "credited": 0.0,
-        }
-    )
+    return arm._row(name, row, path.parent)
 
 
-#: Seconds kept for exporting and checking one quantised model.
-_EXPORTING = 5.0
 ARMS: dict[str, Callable[[Arm], None]] = {
     "joint": joint,
     "staged": staged,
@@ -324,6 +352,7 @@ def run(folder: Path, seed: int, name: str) -> None:
     """Run one arm, then score its models on the test examples, outside of its time."""
     ground = Ground(folder, seed)
     place = folder / f"seed{seed}" / name
+    place.with_suffix(".json").unlink(missing_ok=True)
     shutil.rmtree(place, ignore_errors=True)  # an arm that was cut off begins anew: time counts
     place.mkdir(parents=True)
     _warm_up(ground)
@@ -337,13 +366,14 @@ def run(folder: Path, seed: int, name: str) -> None:
     seconds, after = time.monotonic() - arm.began, os.times()
     for row in arm.rows:
         row["accuracy"] = _accuracy(ground, folder / row["path"])
+        row["sha256"] = sha256_of(folder / row["path"])
     outcome = {
         "arm": name, "seed": seed, "budget": arm.budget, "seconds": seconds,
         "credit": arm.credit, "cpu_seconds": sum(after[:2]) - sum(before[:2]),
         "threads": torch.get_num_threads(),
         "failure": failure, "searches": arm.searches, "models": arm.rows,
     }  # fmt: skip
-    write_atomically(place.with_suffix(".json"), json.dumps(outcome, indent=1))
+    keep_json(place.with_suffix(".json"), outcome)
 
 
 def _warm_up(ground: Ground) -> None:

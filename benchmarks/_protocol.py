@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from autocompress.agent.seeds import neighbours
@@ -21,6 +20,8 @@ from autocompress.elastic.space import ElasticSpace
 from autocompress.evaluation.accuracy import evaluate_model
 from autocompress.evaluation.data import Data
 from autocompress.evaluation.fine_tune import fine_tune
+from autocompress.evaluation.seeding import choose
+from autocompress.evaluation.splits import ArraySplit, Split
 from autocompress.evaluation.task import Task
 from autocompress.graph.precision import quantized_tensors
 from autocompress.hardware.builder import TableBuilder
@@ -29,6 +30,7 @@ from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.profile import HardwareProfile
 from autocompress.hardware.size import size_bytes
 from autocompress.measurement.calibrating import calibrate_on
+from benchmarks._kept import keep_json, keep_weights, kept_json
 from benchmarks._volumes import Reference
 
 FILE = "protocol.json"
@@ -54,7 +56,9 @@ class Protocol:
         threads: cores of an arm.
         train: training examples.
         val: examples that every arm chooses by.
-        test: test examples that accuracies are reported on.
+        checked: further ones of the training part that searches take for test examples, on which
+            they verify their models: a model may be kept by them.
+        test: test examples that accuracies are reported on; they choose nothing.
         epochs: of the largest network's training.
         table_seconds: for measuring the device's table.
         floor: accuracy at and below which a model adds no volume.
@@ -67,6 +71,7 @@ class Protocol:
     threads: int
     train: int
     val: int
+    checked: int
     test: int
     epochs: int
     table_seconds: float
@@ -78,22 +83,19 @@ class Protocol:
         Raises:
             SystemExit: they are others.
         """
-        path = folder / FILE
-        if path.is_file():
-            there = Protocol.read(folder)
-            changed = {
-                k: (v, asdict(there)[k]) for k, v in asdict(self).items() if v != asdict(there)[k]
-            }
-            if changed:
-                said = ", ".join(f"{k} {new!r}, there {old!r}" for k, (new, old) in changed.items())
-                raise SystemExit(f"{folder} holds runs by other rules ({said}); give other --runs")
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1))
+        mine, there = asdict(self), kept_json(folder / FILE)
+        if there is None:
+            keep_json(folder / FILE, mine)
+            return
+        changed = [name for name in mine | there if mine.get(name) != there.get(name)]
+        if changed:
+            said = ", ".join(f"{k} {mine.get(k)!r}, there {there.get(k)!r}" for k in changed)
+            raise SystemExit(f"{folder} holds runs by other rules ({said}); give other --runs")
 
     @classmethod
     def read(cls, folder: Path) -> Protocol:
         """The rules of a folder of runs."""
-        return cls(**json.loads((folder / FILE).read_text()))
+        return cls(**kept_json(folder / FILE))
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,11 @@ class Ground:
 
     @cached_property
     def data(self) -> Data:
-        """What a search gets. Its test examples are few: accuracies are taken over more later."""
+        """What a search gets: every example is of the training part, those it verifies on, too."""
         rules, whole = self.protocol, self.loaded
-        return Data(
-            whole.train.subset(rules.train, seed=0),
-            whole.val.subset(rules.val, seed=0),
-            whole.test.subset(min(1000, rules.test), seed=1),
-            name="cifar10",
-        )
+        held = whole.val.subset(rules.val + rules.checked, seed=0)
+        val, checked = _parted(held, rules.val)
+        return Data(whole.train.subset(rules.train, seed=0), val, checked, name="cifar10")
 
     @cached_property
     def profile(self) -> HardwareProfile:
@@ -218,7 +217,12 @@ class Ground:
         accuracy = evaluate_model(model, self.data.val, Task())
         print(f"the largest network was trained for {steps} steps; "
               f"{accuracy:.2%} of the validation examples", flush=True)  # fmt: skip
-        self.weights.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.weights.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
-        temporary.replace(self.weights)
+        keep_weights(self.weights, model)
+
+
+def _parted(split: Split, first: int) -> tuple[Split, Split]:
+    """So many examples of a split, by class, and the others."""
+    if not isinstance(split, ArraySplit) or len(split) <= first:
+        raise SystemExit(f"{len(split)} examples held in memory cannot be parted at {first}")
+    chosen = choose(len(split), first, 0, split.labels)
+    return split.take(chosen), split.take(np.setdiff1d(np.arange(len(split)), chosen))

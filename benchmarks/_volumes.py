@@ -93,6 +93,24 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
+def paired_ratios(
+    mine: Mapping[int, float], theirs: Mapping[int, float]
+) -> tuple[float | None, dict[int, float]]:
+    """The ratio of means over the seeds that both have, and the ratio of each of these seeds.
+
+    Args:
+        mine: seed to value.
+        theirs: the same of the other; where it is 0 there is no ratio.
+
+    Returns:
+        None for the ratio of means where they share no seed or the other's are all 0.
+    """
+    seeds = sorted(mine.keys() & theirs.keys())
+    total = sum(theirs[seed] for seed in seeds)
+    ratio = sum(mine[seed] for seed in seeds) / total if total > 0 else None
+    return ratio, {seed: mine[seed] / theirs[seed] for seed in seeds if theirs[seed] > 0}
+
+
 def attained(
     fronts: Sequence[Sequence[Row]], cost: str, levels: Sequence[float]
 ) -> list[tuple[float, float]]:

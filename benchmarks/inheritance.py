@@ -9,16 +9,15 @@ over the latencies are each
 3. trained for as many steps, in the same way, from the elastic weights: ``continued``;
 
 all on the 10,000 test examples, which nothing was chosen by. The front is chosen by validation
-examples. What is finished lies in ``runs/inheritance`` and is not done again; remove it to begin
-anew. Trainings of step 2 and 3 run side by side, one for each core.
+examples. What is finished lies in a folder of ``runs/inheritance`` of the scale's name, and is not
+done again; remove it to begin anew. Trainings of step 2 and 3 run side by side, one for each core.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,13 +26,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from autocompress.compression.distillation.terms import output_loss
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Candidate, Recipe
 from autocompress.core.cores import usable_cores
-from autocompress.core.files import replacing
 from autocompress.core.pareto import non_dominated
 from autocompress.core.space import Genome
 from autocompress.elastic.drawing import draw
@@ -51,6 +49,7 @@ from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
 from autocompress.hardware.profiles import load_profile
 from benchmarks._data import folder
+from benchmarks._kept import keep_json, keep_weights, kept_json, runs_of
 
 DEVICE = "amd_epyc_zen5_avx512"
 BATCH = 64
@@ -77,6 +76,14 @@ class Scale:
     epochs: float
     sampled: int
     chosen: int
+
+    def name(self, seed: int) -> str:
+        """Of the folder of its results: other values have another."""
+        values = {**asdict(self), "examples": self.examples or "all", "seed": seed}
+        return ",".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in values.items()
+        )
 
 
 FULL = Scale(None, 7030, 5000, 3.0, 160, 12)
@@ -127,7 +134,7 @@ class Bench:
                 recipe=Recipe(distillation="none", learning_rate=LARGEST_RATE),
                 steps=self.scale.largest_steps, seed=self.seed, bfloat16=True,
             )  # fmt: skip
-            self._save(path)
+            keep_weights(path, self.elastic.weights)
             print(f"largest network trained in {(time.monotonic() - began) / 60:.1f} min")
         self.elastic.weights.load_state_dict(load_file(path))
 
@@ -146,20 +153,15 @@ class Bench:
                 settings=ElasticTraining(learning_rate=ELASTIC_RATE, bfloat16=True),
                 checkpoint=self.runs / "elastic-training.safetensors",
             )  # fmt: skip
-            self._save(path)
+            keep_weights(path, self.elastic.weights)
             print(f"shared weights trained in {(time.monotonic() - began) / 60:.1f} min")
         self.elastic.weights.load_state_dict(load_file(path))
-
-    def _save(self, path: Path) -> None:
-        state = self.elastic.weights.state_dict()
-        with replacing(path) as temporary:
-            save_file({name: t.contiguous().clone() for name, t in state.items()}, temporary)
 
     def choose(self) -> list[Genome]:
         """Candidates spread over the front of accuracy with inherited weights and latency."""
         path = self.runs / "chosen.json"
-        if path.is_file():
-            return [np.array(g, dtype=np.int64) for g in json.loads(path.read_text())]
+        if (kept := kept_json(path)) is not None:
+            return [np.array(g, dtype=np.int64) for g in kept]
         rng = np.random.default_rng([self.seed, 12])
         genomes = [draw(self.space, rng) for _ in range(self.scale.sampled)]
         evaluator = self.evaluator(Effort(val_limit=1000))
@@ -171,7 +173,7 @@ class Bench:
             latency = self.latency(genome)["latency_ms"]
             losses.append([1 - found.metrics["accuracy"], latency])
         chosen = _spread(np.array(losses), self.scale.chosen)
-        path.write_text(json.dumps([genomes[i].tolist() for i in chosen]))
+        keep_json(path, [genomes[i].tolist() for i in chosen])
         return [genomes[i] for i in chosen]
 
     def evaluator(self, effort: Effort) -> CandidateEvaluator:
@@ -230,7 +232,7 @@ def _job(data: Path, runs: Path, scale: Scale, seed: int, index: int, name: str)
     began = time.monotonic()
     value = bench.score(bench.choose()[index], start, steps)
     taken = time.monotonic() - began
-    (runs / f"{name}-{index}.json").write_text(json.dumps({"accuracy": value, "seconds": taken}))
+    keep_json(runs / f"{name}-{index}.json", {"accuracy": value, "seconds": taken})
 
 
 @cache
@@ -242,7 +244,7 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
     """Run what is missing; the figures of all."""
     scale = QUICK if quick else FULL
     place = folder(data, "cifar10")
-    runs = Path("runs") / f"inheritance-{'quick' if quick else 'full'}-{seed}"
+    runs = runs_of("inheritance") / scale.name(seed)
     bench = _bench(place, runs, scale, seed)
     bench.train()
     genomes = bench.choose()
@@ -255,7 +257,7 @@ def main(*, quick: bool, data: Path | None, seed: int) -> dict[str, Any]:
     for i, genome in enumerate(genomes):
         row = {"latency_ms": bench.latency(genome)["latency_ms"]}
         for name in _JOBS:
-            row[name] = json.loads((runs / f"{name}-{i}.json").read_text())["accuracy"]
+            row[name] = kept_json(runs / f"{name}-{i}.json")["accuracy"]
         rows.append(row)
     return _report(bench, pd.DataFrame(rows))
 

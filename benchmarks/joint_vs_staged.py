@@ -7,35 +7,38 @@ Arms, each with the same wall-clock seconds, data, start and prices:
   best architectures in a fifth; mixed precision of the best networks so far, pruned or not, in the
   rest. Each stage trains on from the weights of the one before, with its batch norms; stages train
   in full only as many models as the next one goes on with; searches are as many as leave each
-  :data:`benchmarks._arms.LEAST_SECONDS`, and what all but the first take to get ready (capture,
-  timing of a step, baselines: nothing is chosen there) is not counted. Every verified model of
-  every stage counts.
-- ``uniform``: architecture search, then every returned network in int8, trained in that for an
-  equal share of a fifth of the time.
+  :data:`benchmarks._arms.LEAST_SECONDS`. Every verified model of every stage counts.
+- ``uniform``: architecture search, then its networks and the original in int8 in every layer, each
+  trained in that for an equal share of a fifth of the time.
 - ``random``: the joint space, candidates drawn uniformly, without seeds; the rest is the same.
 - ``architecture``: in floats; ``compression``: of the largest structure. Both for comparison.
+
+One rule about time for all arms: what is done again only because an arm is several calls (capture,
+timing of a step, the baselines; nothing is chosen there) is not counted, and said beside what is.
+Everything else is, export and verification included. Every arm's last stage ends with at most
+:data:`benchmarks._arms.ENDING` verified models.
 
 By default all arms and seeds begin with the same trained largest network, as one that a user has,
 whose training is not in the budget (``--start scratch``: each trains its own within it). The two
 baselines of every search, its start in fp32 and int8, are verified models like any other. An arm's
 front is chosen by validation accuracy, estimated latency and bytes; its volume is that of
-accuracies on test examples which chose nothing. Latencies are those of one table, measured before
-the first arm. ``hv`` is over accuracy, latency and size: points above ``--floor`` times doublings
-below the original in floats, for each cost; ``*_linear`` takes shares of the original's cost that
-are saved instead.
+accuracies on the test examples, which no search has seen: those that it verifies models on are of
+the training part. Latencies are those of one table, measured before the first arm. ``hv`` is over
+accuracy, latency and size: points above ``--floor`` times doublings below the original in floats,
+for each cost; ``*_linear`` takes shares of the original's cost that are saved instead.
 
 Arms run seed by seed, each in a process of its own on its own cores, and are kept as they end:
-after an interruption the same command goes on. ``--threads 1 --parallel 2`` runs two at a time.
+after an interruption the same command goes on, and runs again what failed. ``--threads 1
+--parallel 2`` runs two at a time.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -43,19 +46,17 @@ from queue import SimpleQueue
 from typing import Any
 
 from autocompress.core.cores import usable_cores
+from benchmarks._comparison import OTHERS, Outcome, compare
 from benchmarks._data import folder
 from benchmarks._fronts_plot import draw
+from benchmarks._kept import ROOT, keep_json, kept_json, runs_of
 from benchmarks._protocol import Ground, Protocol
 from benchmarks._truth import measure_all
-from benchmarks._volumes import Reference, Row, front, spread, volumes
+from benchmarks._volumes import Reference, Row, front, volumes
 
 ARMS = ("joint", "staged", "uniform", "random", "architecture", "compression")
-QUICK_ARMS = ("joint", "staged", "uniform", "random")
-#: An arm that takes this many times its budget spoils the comparison, and is told of.
-_TOLERATED = 1.1
+QUICK_ARMS = ("joint", *OTHERS)
 PLOTS = Path(__file__).resolve().parent / "plots"
-ROOT = Path(__file__).resolve().parent.parent
-Outcome = dict[str, Any]
 
 
 def options(parser: argparse._ArgumentGroup) -> None:
@@ -94,14 +95,15 @@ def main(
     each = threads or max(1, len(cores) // parallel)
     if each * parallel > len(cores):
         raise SystemExit(f"{parallel} arms of {each} threads need more than {len(cores)} cores")
-    seconds = 60.0 * (minutes if minutes is not None else 1.25 if quick else 8.0)
+    seconds = 60.0 * (minutes if minutes is not None else 0.75 if quick else 8.0)
     name = f"{space}-{start}-{seconds:.0f}s-{each}t{'-quick' if quick else ''}"
-    place = (runs or ROOT / "runs" / "joint_vs_staged") / name
+    place = (runs or runs_of("joint_vs_staged")) / name
     Protocol(
         data=str(folder(data, "cifar10").resolve()), space=space, start=start, seconds=seconds,
         threads=each, train=2_000 if quick else 10_000, val=400 if quick else 2_000,
-        test=1_000 if quick else 10_000, epochs=epochs or (2 if quick else 30),
-        table_seconds=15.0 if quick else 240.0, floor=0.1 if quick else floor,
+        checked=200 if quick else 1_000, test=1_000 if quick else 10_000,
+        epochs=epochs or (2 if quick else 30),
+        table_seconds=10.0 if quick else 240.0, floor=0.1 if quick else floor,
     ).keep(place)  # fmt: skip
     numbers = [seed + i for i in range(seeds or (1 if quick else 3))]
     print(f"{place}: {len(chosen)} arms, seeds {numbers}, {seconds:.0f} s each, {each} threads, "
@@ -129,14 +131,15 @@ def _run_missing(
     each: int,
     parallel: int,
 ) -> None:
-    """Every arm that is not kept yet, seed by seed; each takes free cores of its own."""
+    """Every arm that has not ended well yet, seed by seed; each takes free cores of its own."""
     free: SimpleQueue[Sequence[int]] = SimpleQueue()
     for i in range(parallel):
         free.put(cores[i * each : (i + 1) * each])
 
     def run(job: tuple[int, str]) -> None:
         number, arm = job
-        if (place / f"seed{number}" / f"{arm}.json").is_file():
+        kept = kept_json(place / f"seed{number}" / f"{arm}.json")
+        if kept is not None and kept["failure"] is None:
             return
         own = free.get()
         try:
@@ -167,8 +170,8 @@ def _child(place: Path, seed: int, arm: str, cores: Sequence[int]) -> None:
 
 
 def _read(place: Path, seeds: Sequence[int], arms: Sequence[str]) -> list[Outcome]:
-    files = [place / f"seed{seed}" / f"{arm}.json" for seed in seeds for arm in arms]
-    return [json.loads(path.read_text()) for path in files if path.is_file()]
+    kept = [kept_json(place / f"seed{seed}" / f"{arm}.json") for seed in seeds for arm in arms]
+    return [outcome for outcome in kept if outcome is not None]
 
 
 def _measured(place: Path, outcomes: Sequence[Outcome]) -> Row:
@@ -177,17 +180,20 @@ def _measured(place: Path, outcomes: Sequence[Outcome]) -> Row:
     Returns:
         The row of the original in floats: the first baseline of an arm's first search.
     """
+    models = [row for outcome in outcomes for row in outcome["models"]]
+    if not models:
+        said = "; ".join(f"{o['arm']}, seed {o['seed']}: {o['failure']}" for o in outcomes)
+        raise SystemExit(f"no arm found a model ({said})")
+    original: dict[str, Any] = models[0]
     path = place / "measured.json"
-    known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
-    original: dict[str, Any] = outcomes[0]["models"][0]
-    rows = [row for outcome in outcomes for row in outcome["front"]]
-    needed = {row["path"]: place / row["path"] for row in (original, *rows)}
-    files = {name: file for name, file in needed.items() if name not in known}
+    known: dict[str, float] = kept_json(path) or {}
+    rows = [original, *(row for outcome in outcomes for row in outcome["front"])]
+    files = {r["sha256"]: place / r["path"] for r in rows if r["sha256"] not in known}
     if files:
         known |= measure_all(files, "onnxruntime", 1)
-        path.write_text(json.dumps(known, indent=1))
-    for row in (original, *rows):
-        row["latency_ms"] = known.get(row["path"])
+        keep_json(path, known)
+    for row in rows:
+        row["latency_ms"] = known.get(row["sha256"])
     return original
 
 
@@ -205,12 +211,11 @@ def _report(
             f"{name}_measured": measured[name] for name in ("hv", "hv_latency")
         }
     _print(outcomes, reference)
-    by_arm = {arm: [o for o in outcomes if o["arm"] == arm] for arm in arms}
-    by_arm = {arm: found for arm, found in by_arm.items() if found}
+    fronts = {arm: [o["front"] for o in outcomes if o["arm"] == arm] for arm in arms}
     plot = (place if quick else PLOTS) / f"joint_vs_staged_{place.name}.svg"
-    draw(plot, {arm: [o["front"] for o in found] for arm, found in by_arm.items()}, reference)
+    draw(plot, {arm: found for arm, found in fronts.items() if found}, reference)
     print(f"plot: {plot}")
-    return _result(by_arm, reference)
+    return compare(outcomes, reference)
 
 
 def _print(outcomes: Sequence[Outcome], reference: Reference) -> None:
@@ -234,33 +239,3 @@ def _print(outcomes: Sequence[Outcome], reference: Reference) -> None:
     for outcome in sorted(outcomes, key=lambda o: (ARMS.index(o["arm"]), o["seed"])):
         print(f"{outcome['arm']:14} {outcome['seed']:>4} "
               + " ".join(f"{outcome['volumes'][name]:19.3f}" for name in names))  # fmt: skip
-
-
-def _result(by_arm: Mapping[str, Sequence[Outcome]], reference: Reference) -> dict[str, Any]:
-    """The contract's keys, the same of every volume, and their spread over seeds."""
-    result: dict[str, Any] = {f"{arm}_hv": None for arm in QUICK_ARMS}
-    rows, spreads = [], {}
-    for arm, found in by_arm.items():
-        for name in found[0]["volumes"]:
-            values = spread([o["volumes"][name] for o in found])
-            result[f"{arm}_{name}"] = values.pop("mean")
-            spreads[f"{arm}_{name}"] = values
-        keys = ("arm", "seed", "seconds", "credit", "cpu_seconds", "threads", "failure", "volumes")
-        rows += [{**{k: o[k] for k in keys}, "models": len(o["front"])} for o in found]
-        spent = [o["seconds"] / (o["budget"] + o["credit"]) for o in found]
-        result[f"{arm}_most_spent"] = max(spent)
-        if max(spent) > _TOLERATED:
-            print(f"{arm} took {max(spent):.2f} times its budget: this is no comparison at equal "
-                  "budget; give more minutes, or quieter cores")  # fmt: skip
-    for other in ("staged", "uniform", "random"):
-        mine, theirs = result["joint_hv"], result[f"{other}_hv"]
-        result[f"joint_over_{other}"] = mine / theirs if mine and theirs else None
-    seeds = {o["seed"] for found in by_arm.values() for o in found}
-    return result | {
-        "seeds": len(seeds),
-        "reference_accuracy": reference.accuracy,
-        "reference_latency_ms": reference.latency_ms,
-        "reference_size_bytes": reference.size_bytes,
-        "spread": spreads,
-        "rows": rows,
-    }

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks._fronts_plot import draw
-from benchmarks._volumes import Reference, attained, front, spread, volumes
+from benchmarks._volumes import Reference, attained, front, paired_ratios, spread, volumes
 
 WORST = Reference(accuracy=0.5, latency_ms=8.0, size_bytes=4000.0)
 
@@ -57,6 +57,23 @@ def test_the_front_is_chosen_by_validation_examples() -> None:
 def test_spread() -> None:
     assert spread([1.0, 2.0, 3.0]) == {"mean": 2.0, "min": 1.0, "max": 3.0, "std": 1.0}
     assert spread([4.0])["std"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "ratio", "by_seed"),
+    [
+        ({0: 3.0, 1: 6.0}, {0: 1.0, 1: 3.0}, 9 / 4, {0: 3.0, 1: 2.0}),
+        ({0: 3.0, 1: 6.0}, {1: 3.0, 2: 9.0}, 2.0, {1: 2.0}),
+        ({0: 3.0}, {1: 3.0}, None, {}),
+        ({0: 3.0, 1: 1.0}, {0: 0.0, 1: 2.0}, 2.0, {1: 0.5}),
+        ({0: 3.0}, {0: 0.0}, None, {}),
+    ],
+    ids=["same seeds", "some seeds", "no seed", "one is nothing", "all are nothing"],
+)
+def test_ratios_are_over_the_seeds_of_both(
+    mine: dict[int, float], theirs: dict[int, float], ratio: float | None, by_seed: dict[int, float]
+) -> None:
+    assert paired_ratios(mine, theirs) == (ratio, by_seed)
 
 
 def test_what_most_seeds_attain() -> None:
