@@ -64,8 +64,8 @@ def run(context: Context) -> None:
 def _prices(context: Context) -> Price:
     """The search's own prices where it is timed anyway: it will ask for many of them again.
 
-    Otherwise fresh ones: the search's must not depend on what was asked for here. So must prices of
-    packed files be, as the weights may have been trained since they were last counted.
+    Otherwise fresh ones: the search's must not depend on what was asked for here. Prices of packed
+    files are fresh in any case: the weights may have been trained since they were last counted.
     """
     return context.pricer if context.plan.seconds and not context.wants_packed else prices(context)
 
