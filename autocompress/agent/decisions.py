@@ -39,6 +39,27 @@ class DecisionLog:
             os.fsync(file.fileno())
         return entry
 
+    def holds(self, stage: str, decision: str) -> bool:
+        """Whether a stage has written such a decision, in this session or an earlier one.
+
+        The log is evidence and no state: where it is damaged, a decision may only be said again.
+        """
+        if not self.path.is_file():
+            return False
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        return any(_is_of(line, stage, decision) for line in text.splitlines())
+
+
+def _is_of(line: str, stage: str, decision: str) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and (entry.get("stage"), entry.get("decision")) == (
+        stage,
+        decision,
+    )
+
 
 def _drop_torn_line(path: Path) -> None:
     """A line that a crash cut short would make the next one unreadable."""

@@ -32,8 +32,9 @@ _LEAST_STEPS = 8
 _MOST_MODELS = 16
 #: Candidates that inherited and trained accuracy are compared of: fewer do not tell a good order
 #: from a bad one, more are not worth their training.
-FEWEST_COMPARED, MOST_COMPARED = 5, 12
-_MOST_COUNTED = 8
+FEWEST_COMPARED, MOST_COMPARED = 8, 12
+#: The same where the budget counts trials, and the share of them that a comparison may be of.
+_MOST_COUNTED, _COUNTED_SHARE = 8, 4
 #: Validation examples that trials are judged by: two candidates on the same 2,000 examples, one in
 #: twenty of which they answer differently, are told apart from a difference of 1 point on.
 VAL_LIMIT = 2000
@@ -163,7 +164,7 @@ def _by_count(budget: Budget, costs: Costs) -> Plan:
     training = _FIXED_TRAINING if costs.from_scratch else 0
     short, final, elastic, models = _FIXED_SHORT, _FIXED_FINAL, training, min(_MOST_MODELS, trials)
     models = min(models, budget.models or models)
-    compared = min(_MOST_COUNTED, trials // 4)
+    compared = min(_MOST_COUNTED, trials // _COUNTED_SHARE)
     compared = compared if compared >= FEWEST_COMPARED else 0
     if budget.train_steps is not None:
         wanted = training + elastic + (compared + trials) * short + models * final

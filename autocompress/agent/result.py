@@ -160,8 +160,10 @@ class SearchResult:
         trained accuracy before the search, the search's with that after full training at its end.
         ``spearman`` and ``kendall`` come with the ends of their 95 % bootstrap intervals
         (``spearman_low`` …) and are NaN where they are not known, for which ``unknown`` has the
-        reason; ``mean_gap`` and ``largest_gap`` are in the metric's unit (0.01 is one point of
-        accuracy). The candidates are in ``trust.json``.
+        reason; ``distinct`` counts the different values of the score with fewer of them.
+        ``mean_gap``, ``largest_gap`` and ``mean_change`` are in the metric's unit (0.01 is one
+        point of accuracy); ``mean_change`` is positive where the second accuracy is better, also
+        of metrics of which smaller is better. The candidates are in ``trust.json``.
         """
         columns = [f.name for f in fields(Agreement)]
         rows = [
@@ -173,7 +175,7 @@ class SearchResult:
             for row in rows_of(self.view.trust, "comparisons")
         ]  # fmt: skip
         frame = pd.DataFrame(rows, columns=["before", "after", *columns, "sentence"])
-        figures = [name for name in columns if name not in ("pairs", "unknown")]
+        figures = [name for name in columns if name not in ("pairs", "distinct", "unknown")]
         return frame.astype(dict.fromkeys(figures, float))
 
     @property

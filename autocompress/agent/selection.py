@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -144,6 +144,13 @@ def is_useful(accuracy: float, original: float) -> bool:
     Of scores that are not positive, such as negative errors, no share can be taken: all are.
     """
     return original <= 0 or accuracy >= USEFUL * original
+
+
+def standing(accuracy: float, original: float) -> Literal["useless", "useful", "close"]:
+    """How a trial's accuracy counts in the choice of finalists; larger is better."""
+    if not is_useful(accuracy, original):
+        return "useless"
+    return "close" if original > 0 and accuracy >= CLOSE * original else "useful"
 
 
 def nearest(

@@ -1,9 +1,4 @@
-"""Comparisons of cheap accuracies with dearer ones: of which candidates, and ``trust.json``.
-
-How far the order of inherited accuracies can be trusted depends on the candidates that are
-compared: over all of a space it looks better than among those that a search has to choose from (Yu
-et al. 2020, arXiv:1902.08142, section 4). So they are drawn from where a search begins.
-"""
+"""Comparisons of cheap accuracies with dearer ones, and ``trust.json``, which keeps them."""
 
 from __future__ import annotations
 
@@ -12,17 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from autocompress.agent.run_folder import RunFolder
 from autocompress.core.budget import Fidelity
+from autocompress.core.candidate import Candidate
 from autocompress.core.json_values import finite
 from autocompress.core.trial import TrialRecord
 from autocompress.evaluation.agreement import Agreement, rank_agreement
 
 FILE = "trust.json"
-#: Candidates that are looked at for each that is compared.
-POOL = 8
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,8 @@ def compare(
     metric: Callable[[float], float],
     *,
     seed: int,
+    asked: Sequence[Candidate] = (),
+    examples: tuple[int, int] | None = None,
 ) -> Comparison:
     """Compare the trials of the same candidates at two fidelities.
 
@@ -97,12 +91,21 @@ def compare(
         fidelities: the two.
         metric: a trial's accuracy (larger is better) to the task's metric.
         seed: of the bootstrap.
+        asked: candidates that were to be compared; those without any trial are left out with that
+            reason.
+        examples: how many the accuracies of each fidelity are shares of; None where they are none.
     """
     dearer = {t.genome: t for t in after}
-    rows, left_out, scores = [], [], []
+    there = {t.candidate.id for t in before}
+    rows, scores = [], []
+    left_out = [
+        {"id": c.id, "reason": _not_come_to(fidelities[0])} for c in asked if c.id not in there
+    ]
     for cheap in before:
         dear = dearer.get(cheap.genome)
-        reason = _why_not(cheap) or ("it was not come to" if dear is None else _why_not(dear))
+        reason = _why_not(cheap) or (
+            _not_come_to(fidelities[1]) if dear is None else _why_not(dear)
+        )
         if dear is None or reason:
             left_out.append({"id": cheap.candidate.id, "reason": reason})
             continue
@@ -118,7 +121,9 @@ def compare(
                 "train_steps": dear.train_steps, **prices,
             }
         )  # fmt: skip
-    agreement = rank_agreement([a for a, _ in scores], [b for _, b in scores], seed=seed)
+    agreement = rank_agreement(
+        [a for a, _ in scores], [b for _, b in scores], seed=seed, examples=examples
+    )
     return Comparison(stage, *fidelities, agreement, tuple(rows), tuple(left_out))
 
 
@@ -127,6 +132,10 @@ def _why_not(trial: TrialRecord) -> str:
     if trial.state == "complete" and "accuracy" in trial.metrics:
         return ""
     return f"{trial.fidelity.value}: {trial.error or 'it has no accuracy'}"
+
+
+def _not_come_to(fidelity: Fidelity) -> str:
+    return f"{fidelity.value}: it was not come to"
 
 
 def gaps_in_words(agreement: Agreement, *, share: bool) -> str:
@@ -154,36 +163,3 @@ def write_comparison(folder: RunFolder, comparison: Comparison) -> None:
     """Put a comparison into ``trust.json``; one of the same stage is replaced."""
     known = {**read_comparisons(folder), comparison.stage: comparison}
     folder.write_json(FILE, finite({"comparisons": [c.to_json() for c in known.values()]}))
-
-
-def spread_over(
-    prices: Sequence[float],
-    losses: Sequence[float],
-    count: int,
-    rng: np.random.Generator,
-) -> list[int]:
-    """Which of many candidates to compare: one of each band of equal numbers in order of price.
-
-    In each band it is drawn from the quarter that is expected to lose least, which is the nearest
-    to the front.
-
-    Args:
-        prices: positive, of each candidate.
-        losses: accuracy that it is expected to lose; NaN where that is not known.
-        count: how many to choose; fewer when there are fewer.
-        rng: what decides among equals.
-
-    Returns:
-        Indices, such that any number of the first ones is spread over the prices, too: in the order
-        of van der Corput (1935).
-    """
-    order = np.argsort(np.asarray(prices, dtype=np.float64), kind="stable")
-    bands = [band for band in np.array_split(order, max(1, min(count, len(order)))) if len(band)]
-    chosen = []
-    for band in bands:
-        expected = np.asarray(losses, dtype=np.float64)[band]
-        if np.isfinite(expected).all() and np.ptp(expected) > 0:
-            band = band[np.argsort(expected, kind="stable")][: math.ceil(len(band) / 4)]
-        chosen.append(int(rng.choice(band)))
-    bits = max(1, (len(chosen) - 1).bit_length())
-    return [chosen[i] for i in sorted(range(len(chosen)), key=lambda i: f"{i:0{bits}b}"[::-1])]

@@ -402,13 +402,14 @@ class Study:
 
     def _tell(self, index: int, record: TrialRecord) -> None:
         self._told += 1
+        # not in _inform: what other stages chose says nothing of whether the search's own work
+        self._complete += self._judge.losses(record) is not None
         self._inform(index, record)
 
     def _inform(self, index: int, record: TrialRecord) -> None:
         losses = self._judge.losses(record)
         genome = np.array(record.genome, dtype=np.int64)
         self._seen_at.add((genome_key(genome), record.fidelity))
-        self._complete += losses is not None
         self.strategy.tell(Outcome(index, genome, losses, self._judge.violations(record)))
 
     def _archive(self, record: TrialRecord) -> None:
@@ -425,7 +426,9 @@ class Study:
         """
         if self._complete or self._told < self._fail_after:
             return
-        raise all_failed([r for r in self._trials if r.state == "failed"])
+        raise all_failed(
+            [r for r in self._trials if r.state == "failed" and not r.origin.startswith(CHOSEN)]
+        )
 
     def _abandon(self, items: Iterable[_Item]) -> None:
         """Stop what was started and did not come back; it does not count as an attempt."""

@@ -12,7 +12,7 @@ import pytest
 from autocompress.search.store import read_trials
 from tests.integration.runs import Setup, content, events_until, front, status
 
-COMPARED = 5
+COMPARED = 8
 
 
 @pytest.mark.slow

@@ -13,7 +13,10 @@ import pytest
 
 import autocompress as ac
 from autocompress.agent import pipeline
-from autocompress.agent.planner import Plan
+from autocompress.agent.context import Context
+from autocompress.agent.planner import VAL_LIMIT, Plan
+from autocompress.agent.stages import trust
+from autocompress.agent.trust_sample import POOL, sample
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Event, Observer
@@ -24,8 +27,8 @@ from autocompress.evaluation.evaluator import CandidateEvaluator
 from autocompress.search.store import read_trials
 from tests.integration.runs import SEED, SmallCNN, content
 
-TRIALS, COMPARED = 20, 5
-BUDGET = ac.Budget(trials=TRIALS, train_steps=300)
+TRIALS, COMPARED = 32, 8
+BUDGET = ac.Budget(trials=TRIALS, train_steps=400)
 UP_TO_TRUST = pipeline.STAGES[: [s.STAGE for s in pipeline.STAGES].index("trust") + 1]
 
 Run = Callable[..., Path]
@@ -44,6 +47,13 @@ def run(cnn: SmallCNN, fixed_profile: Path, tmp_path: Path, monkeypatch: pytest.
         return tmp_path / name
 
     return go
+
+
+def examples() -> tuple[int, int]:
+    """Of how many examples both accuracies are shares: all validation examples are looked at."""
+    count = len(ac.Data.load("digits").val)
+    assert count <= VAL_LIMIT
+    return count, count
 
 
 def compared(folder: Path) -> dict[str, Any]:
@@ -85,7 +95,9 @@ def test_every_candidate_is_evaluated_at_both_fidelities(whole_run: ac.SearchRes
     trained = {t.candidate.id: t.metrics["accuracy"] for t in dear}
     assert {row["id"]: row["before"] for row in found["candidates"]} == scores
     assert {row["id"]: row["after"] for row in found["candidates"]} == trained
-    expected = rank_agreement(list(scores.values()), [trained[i] for i in scores], seed=SEED)
+    expected = rank_agreement(
+        list(scores.values()), [trained[i] for i in scores], seed=SEED, examples=examples()
+    )
     assert found["agreement"] == expected.to_json()
 
 
@@ -117,7 +129,7 @@ def test_the_search_is_compared_with_full_training(whole_run: ac.SearchResult) -
     both = [(t.metrics["accuracy"], after[t.genome]) for t in trials if t.genome in after
             and t.fidelity == plan.fidelity]  # fmt: skip
     x, y = np.array(both).T
-    again = rank_agreement(x.tolist(), y.tolist())
+    again = rank_agreement(x.tolist(), y.tolist(), examples=examples())
     assert found["kendall"].iloc[1] == pytest.approx(again.kendall)
     assert found["mean_gap"].iloc[1] == pytest.approx(again.mean_gap)
     report = (whole_run.run_dir / "report.html").read_text()
@@ -205,17 +217,43 @@ def test_accuracies_that_are_all_equal_are_no_reason_to_fail(
     folder = run("constant")
     found = compared(folder)
     assert found["agreement"]["spearman"] is None
-    assert "have the same first score, 0.1" in found["sentence"]
+    assert "the same first score, 0.1" in found["sentence"]
     assert found["fidelity"] == Fidelity.SHORT
 
 
-def test_too_small_a_budget_says_so(run: Run) -> None:
-    folder = run("small", budget=ac.Budget(trials=6, train_steps=90))
+def test_random_search_is_not_given_a_better_start(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared before it may be finalised, too: it is drawn as its own trials are."""
+    seen: list[Context] = []
+
+    def watched(context: Context, *given: Any, **named: Any) -> Any:
+        seen.append(context)
+        return sample(context, *given, **named)
+
+    monkeypatch.setattr(trust, "sample", watched)
+    folder = run("random", strategy="random")
+    space = seen[0].space
+    rng = np.random.default_rng([SEED, 0x7257])
+    draws = [tuple(space.sample(rng).tolist()) for _ in range(POOL * COMPARED)]
+    asked = {t.genome for t in read_trials(folder / "study.db") if t.origin == "chosen:trust"}
+    assert asked == set(draws[:COMPARED])
+
+
+def test_too_small_a_budget_says_so_once(run: Run) -> None:
+    def interrupt(event: Event) -> None:
+        if (event.stage, event.kind) == ("trust", "stage_finished"):
+            raise KeyboardInterrupt
+
+    budget = ac.Budget(trials=6, train_steps=90)
+    with pytest.raises(KeyboardInterrupt):
+        run("small", interrupt, budget=budget)
+    folder = run("small", budget=budget)
     assert not (folder / "trust.json").exists()
     assert not (folder / "study.db").exists()
     (said,) = decisions(folder, "trust")
     assert said["decision"] == "no comparison"
-    assert "a quarter of 6 trials is fewer than 5 candidates" in said["sentence"]
+    assert "a quarter of 6 trials is fewer than 8 candidates" in said["sentence"]
 
 
 def test_a_budget_in_seconds_pays_its_share(run: Run) -> None:
@@ -223,7 +261,7 @@ def test_a_budget_in_seconds_pays_its_share(run: Run) -> None:
     folder = run("timed", budget=ac.Budget(seconds=seconds))
     plan = plan_of(folder)
     found = compared(folder)
-    assert 5 <= plan.compared <= 12
+    assert 8 <= plan.compared <= 12
     (said,) = decisions(folder, "trust")
     asked: list[TrialRecord] = read_trials(folder / "study.db")
     slowest = max(t.seconds for t in asked)

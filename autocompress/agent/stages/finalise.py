@@ -15,6 +15,7 @@ from autocompress.agent.selection import first_finalists, nearest, next_finalist
 from autocompress.agent.stages.search import (
     LEAST,
     baseline_metrics,
+    examples_seen,
     open_study,
     original_score,
 )
@@ -29,8 +30,8 @@ from autocompress.search.failures import all_failed
 STAGE = "finalise"
 #: Rounds in which finalists are chosen; each sees what full training gave in those before it.
 ROUNDS = 3
-#: Models by which the search's accuracies are compared with those after full training.
-FEWEST_COMPARED = 4
+#: Of fewer models nothing is said of how the search's accuracies agree with the final ones.
+_FEWEST_TOLD = 4
 #: Seconds one finalist may take when the budget sets no time.
 _LONGEST = 3600.0
 #: Failed trials stay failed: resuming would only say so again.
@@ -78,10 +79,11 @@ def _say_trust(context: Context, chosen: list[TrialRecord], trained: list[TrialR
     """How far the accuracies that the search chose by agree with those after full training."""
     fidelity, request = context.plan.fidelity, context.request
     found = compare(
-        STAGE, chosen, trained, (fidelity, Fidelity.FINAL), request.task.score, seed=request.seed
-    )
+        STAGE, chosen, trained, (fidelity, Fidelity.FINAL), request.task.score, seed=request.seed,
+        examples=examples_seen(context, fidelity, Fidelity.FINAL),
+    )  # fmt: skip
     agreement = found.agreement
-    if agreement.pairs < FEWEST_COMPARED:
+    if agreement.pairs < _FEWEST_TOLD:
         return
     gaps = gaps_in_words(agreement, share=request.task.metric_is_share)
     sentence = (

@@ -106,6 +106,19 @@ def original_score(context: Context, fidelity: Fidelity) -> float:
     return context.request.task.score(context.baselines[FP32][_SEEN[fidelity == Fidelity.FINAL]])
 
 
+def examples_seen(context: Context, first: Fidelity, second: Fidelity) -> tuple[int, int] | None:
+    """Of how many examples the accuracies of two fidelities are shares; None if they are none."""
+    task = context.request.task
+    if not (task.metric_is_share and task.higher_is_better):
+        return None
+    evaluator = context.evaluator
+    trial, final = len(evaluator.trial_split()), len(evaluator.data.val)
+    return (
+        final if first == Fidelity.FINAL else trial,
+        final if second == Fidelity.FINAL else trial,
+    )
+
+
 def baseline_metrics(context: Context, fidelity: Fidelity) -> list[dict[str, float]]:
     """The baselines' figures in the terms of trials of a fidelity: scores and estimates."""
     found = []
@@ -122,13 +135,13 @@ def baseline_metrics(context: Context, fidelity: Fidelity) -> list[dict[str, flo
 
 
 def _say_if_recipes_are_held(context: Context) -> None:
-    held = [c.name for c in context.space.choices if c.kind == "recipe"]
+    held = [c.name for c in context.space.choices if c.kind == "recipe" and len(c.options) > 1]
     if held and not context.plan.fidelity.trains:
         context.decide(
             STAGE,
             "recipes are not searched",
-            "The budget leaves no time to train trials, and untrained ones do not show how they "
-            "are best trained back: every candidate keeps the usual recipe.",
+            "Trials are not trained, and untrained ones do not show how they are best trained "
+            "back: every candidate keeps the usual recipe.",
             genes=held,
         )
 

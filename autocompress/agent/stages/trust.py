@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from autocompress.agent.context import Context
-from autocompress.agent.fidelity import choose_fidelity, with_fidelity
+from autocompress.agent.fidelity import Levels, choose_fidelity, with_fidelity
 from autocompress.agent.planner import FEWEST_COMPARED
-from autocompress.agent.seeds import neighbours, uniform_seeds
 from autocompress.agent.stages.price import prices
-from autocompress.agent.stages.search import open_study
+from autocompress.agent.stages.search import examples_seen, open_study, original_score
 from autocompress.agent.trust import (
-    POOL,
     Comparison,
     compare,
     gaps_in_words,
     read_comparisons,
-    spread_over,
     write_comparison,
 )
+from autocompress.agent.trust_sample import sample
 from autocompress.core.budget import Fidelity
-from autocompress.core.candidate import Candidate
-from autocompress.core.objective import METRICS
+from autocompress.core.objective import ACCURACY_DROP
 from autocompress.core.space import Genome
 from autocompress.core.trial import TrialRecord
-from autocompress.elastic.drawing import draw
-from autocompress.search.feasibility import repair
-from autocompress.search.pricing import Price, Pricer
+from autocompress.search.pricing import Price
 from autocompress.search.study import Study
 
 STAGE = "trust"
 #: Recorded as the origin of the trials, after what marks them as chosen.
 ORIGIN = "trust"
+#: What is written in the log where there is no comparison.
+_NONE = "no comparison"
 #: No evaluation may take longer than this many times what the plan expects, nor less than a minute.
 _PATIENCE = 20.0
-#: Candidates that are looked at for each that is compared: of a kind with the seeds, a few changes
-#: away from them, and drawn as in elastic training.
-_UNIFORM, _NEAR, _DRAWN = 2, POOL - 4, 2
+#: Share of the stage's time in which candidates are sought.
+_SAMPLING = 0.25
 
 
 def run(context: Context) -> None:
@@ -50,108 +46,51 @@ def run(context: Context) -> None:
     search from its beginning.
     """
     plan = context.plan
-    if STAGE in read_comparisons(context.folder):
+    if STAGE in read_comparisons(context.folder) or context.log.holds(STAGE, _NONE):
         return
     if not plan.compared:
         fidelity, said = choose_fidelity(plan, context.request.budget, None)
         note = f" The comparison is {plan.compared_note}." if plan.compared_note else ""
-        context.decide(STAGE, "no comparison", said + note, fidelity=fidelity.value)
+        context.decide(STAGE, _NONE, said + note, fidelity=fidelity.value)
         return
     began = time.monotonic()
-    # prices of its own: the search's must not depend on what was asked for here
-    price = prices(context)
-    genomes = sample(context, price, plan.compared)
-    if len(genomes) < FEWEST_COMPARED:
-        context.decide(
-            STAGE,
-            "no comparison",
-            f"Only {len(genomes)} different candidates were found within the bounds: too few to "
-            "compare inherited with trained accuracy.",
-            found=len(genomes),
-        )
-        return
-    comparison = _compared(context, genomes, price)
+    comparison = _compared(context)
     if context.stopping:
         return  # what was evaluated is stored; the rest follows when the run is resumed
-    _act(context, comparison, time.monotonic() - began)
+    if comparison is not None:
+        _act(context, comparison, time.monotonic() - began)
 
 
-def sample(context: Context, price: Price, count: int) -> list[Genome]:
-    """Different candidates within the bounds, spread over the prices that a search looks at.
+def _prices(context: Context) -> Price:
+    """The search's own prices where it is timed anyway: it will ask for many of them again.
 
-    Those of the original's shape are left out where the shared weights were trained by the sandwich
-    rule: it is trained at every step, and would flatter the order. Ways of training back stay the
-    usual ones. The same seed gives the same candidates.
-
-    Args:
-        context: the run.
-        price: priced metrics of genomes.
-        count: how many are wanted; the first ones are spread, too.
+    Otherwise fresh ones: the search's must not depend on what was asked for here. Prices of packed
+    files are fresh in any case: the weights may have been trained since they were last counted.
     """
-    space, seed = context.space, context.request.seed
-    rng = np.random.default_rng([seed, 0x7257])
-    pool = [genome for _, genome in uniform_seeds(space)[: _UNIFORM * count]]
-    pool += neighbours(space, rng, _NEAR * count)
-    pool += [draw(space, rng) for _ in range(_DRAWN * count)]
-    recipes = np.array([choice.kind == "recipe" for choice in space.choices])
-    pool = _different([np.where(recipes, 0, genome) for genome in pool])
-    if context.from_scratch:
-        whole = _shape(space.decode(space.original))
-        pool = [genome for genome in pool if _shape(space.decode(genome)) != whole]
-    pricer = Pricer(price, context.request.bounds)
-    broken = [bool(row.any()) for row in pricer.violations(pool)]
-    found = [genome for genome, bad in zip(pool, broken, strict=True) if not bad]
-    for genome in (g for g, bad in zip(pool, broken, strict=True) if bad):
-        if len(found) >= _UNIFORM * count:
-            break  # repairing takes many prices
-        repaired = repair(space, pricer, genome, rng=rng)
-        found = found if repaired is None else _different([*found, repaired])
-    metric = _metric(context)
-    known = [row.get(metric, 0.0) for row in pricer.metrics(found)]
-    chosen = spread_over(known, [_expected_loss(context, g) for g in found], count, rng)
-    return [found[i] for i in chosen]
+    return context.pricer if context.plan.seconds and not context.wants_packed else prices(context)
 
 
-def _different(genomes: Sequence[Genome]) -> list[Genome]:
-    return list({genome.tobytes(): genome for genome in genomes}.values())
+def _compared(context: Context) -> Comparison | None:
+    """Evaluate each candidate as it is, then trained; what has been evaluated is not again.
 
-
-def _shape(candidate: Candidate) -> tuple[object, ...]:
-    """What a candidate keeps of the network, whatever it stores it in."""
-    widths = sorted((name, p.width) for name, p in candidate.layers.items() if p.width is not None)
-    return (tuple(sorted(candidate.architecture.items())), tuple(widths))
-
-
-def _metric(context: Context) -> str:
-    """The price that candidates are spread over: the first that is an objective."""
-    asked = (o.metric for o in context.request.objectives)
-    return next((name for name in asked if METRICS[name].priced), "size_bytes")
-
-
-def _expected_loss(context: Context, genome: Genome) -> float:
-    """What its settings lose alone, added up; NaN where nothing is known of settings."""
-    if not context.sensitivity:
-        return float("nan")
-    total = 0.0
-    active = context.space.active(genome)
-    for i, choice in enumerate(context.space.choices):
-        known = context.sensitivity.get(choice.name)
-        if known and active[i]:
-            total += known.get(int(genome[i]), max(known.values()))
-    return total
-
-
-def _compared(context: Context, genomes: Sequence[Genome], price: Price) -> Comparison:
-    """Evaluate each candidate as it is, then trained; what has been evaluated is not again."""
+    None where there are too few to compare, which is then written down.
+    """
     plan, request = context.plan, context.request
-    effort = context.evaluator.effort
-    context.evaluator.effort = replace(effort, short_steps=plan.compared_steps)
     expected = plan.seconds.get(STAGE, 0.0)
-    limit = max(60.0, _PATIENCE * expected / max(1, 2 * len(genomes)))
+    # from here on everything counts, the search for candidates included
     deadline = context.deadline(expected) if plan.seconds else None
+    sampling = context.deadline(_SAMPLING * expected) if plan.seconds else None
+    limit = max(60.0, _PATIENCE * expected / max(1, 2 * plan.compared))
+    effort, price = context.evaluator.effort, _prices(context)
+    context.evaluator.effort = replace(effort, short_steps=plan.compared_steps)
     report = context.progress(STAGE, "evaluations")
     try:
         with open_study(context, limit, Fidelity.SHORT, price=price) as study:
+            uniformly = not study.strategy.takes_seeds
+            genomes = sample(context, price, plan.compared, uniformly=uniformly, deadline=sampling)
+            if len(genomes) < FEWEST_COMPARED:
+                _say_too_few(context, len(genomes))
+                return None
             known = sum(t.origin.endswith(f":{ORIGIN}") for t in study.trials)
 
             def on_trial(record: TrialRecord) -> None:
@@ -170,16 +109,44 @@ def _compared(context: Context, genomes: Sequence[Genome], price: Price) -> Comp
             dear = evaluate(study, usable, Fidelity.SHORT)
     finally:
         context.evaluator.effort = effort
-    fidelities = (Fidelity.INHERITED, Fidelity.SHORT)
-    return compare(STAGE, cheap, dear, fidelities, request.task.score, seed=request.seed)
+    pair = (Fidelity.INHERITED, Fidelity.SHORT)
+    return compare(
+        STAGE, cheap, dear, pair, request.task.score, seed=request.seed,
+        asked=[context.space.decode(genome) for genome in genomes],
+        examples=examples_seen(context, *pair),
+    )  # fmt: skip
+
+
+def _say_too_few(context: Context, found: int) -> None:
+    fidelity, said = choose_fidelity(context.plan, context.request.budget, None)
+    time_left = ", and in their share of the time" if context.plan.seconds else ""
+    context.decide(
+        STAGE,
+        _NONE,
+        f"{found} different candidates were found within the bounds{time_left}: fewer than the "
+        f"{FEWEST_COMPARED} that inherited and trained accuracy are compared of. {said}",
+        found=found, fidelity=fidelity.value,
+    )  # fmt: skip
+
+
+def _levels(context: Context, comparison: Comparison) -> Levels:
+    score = context.request.task.score
+    return Levels.of(
+        [score(float(row["before"])) for row in comparison.candidates],
+        [score(float(row["after"])) for row in comparison.candidates],
+        original_score(context, comparison.after),
+    )
 
 
 def _act(context: Context, comparison: Comparison, seconds: float) -> None:
     """Choose the fidelity of the search's trials, and write down why."""
     plan, request = context.plan, context.request
     recipes = any(c.kind == "recipe" and len(c.options) > 1 for c in context.space.choices)
-    agreement = comparison.agreement
-    fidelity, said = choose_fidelity(plan, request.budget, agreement, recipes=recipes)
+    bounded = any(c.metric in ("accuracy", ACCURACY_DROP) for c in request.bounds)
+    agreement, levels = comparison.agreement, _levels(context, comparison)
+    fidelity, said = choose_fidelity(
+        plan, request.budget, agreement, levels=levels, recipes=recipes, bounded=bounded
+    )
     name = "before" if fidelity == Fidelity.INHERITED else "after"
     taken = [float(row[f"seconds_{name}"]) for row in comparison.candidates]
     if taken:
@@ -205,7 +172,7 @@ def _act(context: Context, comparison: Comparison, seconds: float) -> None:
         "compare inherited with trained accuracy",
         sentence,
         fidelity=fidelity.value, trials=context.plan.trials, seconds=seconds,
-        agreement=agreement.to_json(), candidates=list(comparison.candidates),
-        left_out=list(comparison.left_out),
+        agreement=agreement.to_json(), levels=asdict(levels),
+        candidates=list(comparison.candidates), left_out=list(comparison.left_out),
         references=["Bender et al. 2018", "Yu et al. 2020, arXiv:1902.08142"],
     )  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from autocompress.agent.fidelity import choose_fidelity, with_fidelity
+from autocompress.agent.fidelity import Levels, choose_fidelity, with_fidelity
 from autocompress.agent.planner import Costs, Plan, make_plan
 from autocompress.core.budget import Budget, Fidelity
-from autocompress.evaluation.agreement import Agreement
+from autocompress.evaluation.agreement import Agreement, rank_agreement
 
 COSTS = Costs(
     step_seconds=0.03,
@@ -21,8 +21,15 @@ COSTS = Costs(
 SECONDS = Budget(seconds=600)
 
 
-def agreed(spearman: float, low: float, pairs: int = 8) -> Agreement:
-    return Agreement(pairs, spearman, low, 1.0, spearman, low, 1.0)
+#: Inherited accuracies as high as trained ones.
+LEVEL = Levels(8, 8, 0.0)
+
+
+def agreed(
+    spearman: float, low: float, pairs: int = 8, *, distinct: int = 8, kendall: float | None = None
+) -> Agreement:
+    tau = spearman if kendall is None else kendall
+    return Agreement(pairs, distinct, spearman, low, 1.0, tau, min(tau, low), 1.0)
 
 
 def short_plan(budget: Budget = SECONDS) -> Plan:
@@ -38,7 +45,11 @@ def short_plan(budget: Budget = SECONDS) -> Plan:
         (agreed(0.7, 0.4), Fidelity.INHERITED),
         (agreed(0.69, 0.5), Fidelity.SHORT),
         (agreed(0.95, 0.39), Fidelity.SHORT),
-        (agreed(0.95, 0.9, pairs=4), Fidelity.SHORT),
+        (agreed(0.95, 0.9, pairs=7, distinct=7), Fidelity.SHORT),
+        (agreed(0.95, 0.9, distinct=6), Fidelity.INHERITED),
+        (agreed(0.95, 0.9, distinct=5), Fidelity.SHORT),
+        (agreed(0.8, 0.5, kendall=0.49), Fidelity.SHORT),
+        (agreed(0.8, 0.5, kendall=0.5), Fidelity.INHERITED),
         (agreed(-0.95, -1.0), Fidelity.SHORT),
         (Agreement(8, unknown="all are equal"), Fidelity.SHORT),
         (None, Fidelity.SHORT),
@@ -47,11 +58,75 @@ def short_plan(budget: Budget = SECONDS) -> Plan:
 def test_the_order_of_inherited_accuracies_decides(
     agreement: Agreement | None, expected: Fidelity
 ) -> None:
-    fidelity, said = choose_fidelity(short_plan(), SECONDS, agreement)
+    fidelity, said = choose_fidelity(short_plan(), SECONDS, agreement, levels=LEVEL)
     assert fidelity == expected
     assert "can be trusted" in said or expected == Fidelity.SHORT
     if agreement is not None:
         assert agreement.words in said
+
+
+@pytest.mark.parametrize(
+    ("agreement", "said"),
+    [
+        (agreed(0.95, 0.9, pairs=5, distinct=5), "of 5 candidates alone, fewer than 8"),
+        (agreed(0.95, 0.9, distinct=3), "8 candidates have 3 different accuracies"),
+    ],
+)
+def test_why_a_high_correlation_is_not_enough(agreement: Agreement, said: str) -> None:
+    assert said in choose_fidelity(short_plan(), SECONDS, agreement, levels=LEVEL)[1]
+
+
+def test_one_good_candidate_among_those_at_chance_decides_nothing() -> None:
+    first = [0.1, 0.101, 0.102, 0.1, 0.099, 0.1, 0.101, 0.9]
+    found = rank_agreement(first, [0.3, 0.4, 0.5, 0.2, 0.1, 0.35, 0.45, 0.9], examples=(300, 300))
+    assert choose_fidelity(short_plan(), SECONDS, found, levels=LEVEL)[0] == Fidelity.SHORT
+
+
+def test_a_bound_on_accuracy_is_held_against_trained_accuracy() -> None:
+    fidelity, said = choose_fidelity(
+        short_plan(), SECONDS, agreed(1.0, 1.0), levels=LEVEL, bounded=True
+    )
+    assert fidelity == Fidelity.SHORT
+    assert "can be trusted" in said
+    assert "a bound on accuracy is held against how high it is" in said
+
+
+TRAINED = [0.60, 0.66, 0.70, 0.74, 0.80, 0.84, 0.88, 0.90]
+
+
+@pytest.mark.parametrize(
+    ("below", "expected"), [(0.0, Fidelity.INHERITED), (0.02, Fidelity.INHERITED),
+                            (0.1, Fidelity.SHORT), (0.5, Fidelity.SHORT)],
+)  # fmt: skip
+def test_a_perfect_order_at_another_level_is_not_enough(below: float, expected: Fidelity) -> None:
+    """Finalists are chosen by how near to the original trials are."""
+    inherited = [score - below for score in TRAINED]
+    found = rank_agreement(inherited, TRAINED)
+    assert found.spearman == pytest.approx(1.0)
+    levels = Levels.of(inherited, TRAINED, original=0.9)
+    fidelity, said = choose_fidelity(short_plan(), SECONDS, found, levels=levels)
+    assert fidelity == expected
+    if expected == Fidelity.SHORT:
+        assert levels.words in said
+    if below == 0.5:
+        assert "1 of 8 are as near to the original untrained as trained" in said
+        assert "changes them by +56% of its accuracy on average" in said
+
+
+def test_levels_by_how_near_to_the_original_they_are() -> None:
+    """Large changes do not matter among candidates that are useless both ways, or close."""
+    levels = Levels.of([0.1, 0.2, 0.1, 0.88], [0.5, 0.55, 0.6, 0.9], original=0.9)
+    assert (levels.pairs, levels.same) == (4, 4)
+    assert levels.change > 0.3
+    assert levels.agree
+    errors = Levels.of([-0.9, -0.5], [-0.4, -0.1], original=-0.2)  # no share of it can be taken
+    assert errors.agree
+    assert "%" not in errors.words
+    nothing = Levels.of([], [], original=0.9)
+    assert not nothing.agree
+    unknown = choose_fidelity(short_plan(), SECONDS, agreed(1.0, 1.0))
+    assert unknown[0] == Fidelity.SHORT
+    assert "not known how high" in unknown[1]
 
 
 @pytest.mark.parametrize(
@@ -66,13 +141,16 @@ def test_the_order_of_inherited_accuracies_decides(
 def test_trials_are_only_left_untrained_where_that_buys_something(
     budget: Budget, expected: Fidelity, said: str
 ) -> None:
-    fidelity, sentence = choose_fidelity(short_plan(budget), budget, agreed(0.9, 0.8))
+    plan = short_plan(budget)
+    fidelity, sentence = choose_fidelity(plan, budget, agreed(0.9, 0.8), levels=LEVEL)
     assert fidelity == expected
     assert said in sentence
 
 
 def test_recipes_show_in_trained_trials_only() -> None:
-    fidelity, said = choose_fidelity(short_plan(), SECONDS, agreed(0.9, 0.8), recipes=True)
+    fidelity, said = choose_fidelity(
+        short_plan(), SECONDS, agreed(0.9, 0.8), levels=LEVEL, recipes=True
+    )
     assert fidelity == Fidelity.SHORT
     assert "ways of training back" in said
 
@@ -81,7 +159,10 @@ def test_recipes_show_in_trained_trials_only() -> None:
     ("agreement", "said"),
     [
         (None, "although its trust is not known"),
-        (agreed(0.2, -0.3), "although its trust is low (Spearman 0.20 [-0.30"),
+        (
+            agreed(0.2, -0.3),
+            "its trust is low: its order cannot be relied on (Spearman 0.20 [-0.30",
+        ),
         (agreed(0.9, 0.8), "whose order can be trusted"),
     ],
 )

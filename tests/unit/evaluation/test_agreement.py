@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from autocompress.evaluation.agreement import (
     Agreement,
     _kendall,
     _spearman,
+    _tied,
     rank_agreement,
 )
 
@@ -53,6 +55,50 @@ def test_ties_are_counted_as_scipy_does() -> None:
     assert found.kendall == pytest.approx(kendall.statistic)
 
 
+def test_an_order_that_hangs_on_one_candidate_is_not_certain() -> None:
+    """A third of the resamples leave it out, and show no order at all."""
+    first, second = [0.1] * 4 + [0.9], [0.6, 0.5, 0.4, 0.3, 0.9]
+    found = rank_agreement(first, second)
+    assert found.spearman == pytest.approx(0.707, abs=1e-3)
+    assert found.spearman_low <= 0
+    assert found.kendall_low <= 0
+    assert found.distinct == 2
+    assert (found.spearman_high, found.kendall_high) == pytest.approx((1.0, 1.0), abs=0.3)
+
+
+def test_what_chance_alone_makes_different_is_a_tie() -> None:
+    """0.100 to 0.110 of 2,000 examples: the standard error is 0.0067."""
+    first, second = [0.100, 0.103, 0.106, 0.5, 0.6], [0.3, 0.2, 0.1, 0.5, 0.6]
+    exact = rank_agreement(first, second)
+    found = rank_agreement(first, second, examples=(2000, 2000))
+    assert (exact.distinct, found.distinct) == (5, 3)
+    assert found == replace(
+        rank_agreement([0.1, 0.1, 0.1, 0.5, 0.6], second), mean_gap=exact.mean_gap,
+        mean_change=exact.mean_change, largest_gap=exact.largest_gap,
+    )  # fmt: skip
+    assert rank_agreement(first, second, examples=(10**6, 10**6)).spearman == exact.spearman
+    constant = rank_agreement([0.100, 0.103, 0.106], [0.3, 0.2, 0.1], examples=(2000, 2000))
+    assert "all 3 candidates have within its error the same first score, 0.1" in constant.words
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_no_share_is_without_error(share: float) -> None:
+    """One of 300 examples is nothing, even where all the others are answered alike."""
+    near = abs(share - 1 / 300)
+    found = rank_agreement([share, near, 0.5], [0.1, 0.2, 0.3], examples=(300, 300))
+    assert found.distinct == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=12), st.integers(20, 5000))
+def test_ties_keep_the_order(shares: list[float], examples: int) -> None:
+    values = np.array(shares)
+    tied = _tied(values, examples)
+    assert (np.diff(tied[np.argsort(values, kind="stable")]) >= 0).all()
+    assert (tied <= values).all()
+    assert (values - tied <= 0.51 / math.sqrt(examples) + 1 / examples).all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(SCORES, st.randoms(use_true_random=False))
 def test_rows_agree_with_scipy(first: list[int], random: Any) -> None:
@@ -61,8 +107,7 @@ def test_rows_agree_with_scipy(first: list[int], random: Any) -> None:
     x, y = np.array([first], dtype=float), np.array([second], dtype=float)
     rho, tau = float(_spearman(x, y)[0]), float(_kendall(x, y)[0])
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        assert math.isnan(rho)
-        assert math.isnan(tau)
+        assert rho == tau == 0  # as resamples without an order count
         return
     spearman: Any = stats.spearmanr(first, second)
     kendall: Any = stats.kendalltau(first, second)

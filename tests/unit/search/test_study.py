@@ -309,6 +309,19 @@ def test_all_fail_names_the_commonest_reason(tmp_path: Path) -> None:
         study.run(F, max_trials=100)
 
 
+def test_all_of_the_searchs_own_fail(tmp_path: Path) -> None:
+    """That others chose trials before it, which worked, does not keep it going."""
+    rng = np.random.default_rng(0)
+    make_study(tmp_path / "db").evaluate(
+        [PROBLEM.sample(rng) for _ in range(5)], fidelity=F, origin="trust"
+    )
+    evaluator = FaultyEvaluator(PROBLEM.evaluator(), {}, default="raise")
+    study = make_study(tmp_path / "db", evaluator=evaluator)
+    with pytest.raises(AutocompressError, match=r"all of the first 8 trials failed.*ValueError"):
+        study.run(F, max_trials=100)
+    assert len(study.trials) == 5 + 8
+
+
 # -- interruptions -----------------------------------------------------------------------------
 
 
