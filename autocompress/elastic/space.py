@@ -40,6 +40,8 @@ class ElasticSpace(SearchSpace):
         architecture: further architecture choices, such as ``Choice("kernel:stem", (5, 3))``.
         trained: whether the captured weights are trained; otherwise a search trains them first.
         held: choices that stay as the original has them, as in :func:`autocompress.search`.
+        inherited: further ones, held in a space that this one is made from; its techniques may have
+            added choices that are not there now.
 
     Raises:
         RequestError: there is no choice of a name in ``held``.
@@ -55,13 +57,14 @@ class ElasticSpace(SearchSpace):
         architecture: Sequence[Choice] = (),
         trained: bool = True,
         held: Sequence[str] = (),
+        inherited: Sequence[str] = (),
     ) -> None:
         self.graph = without_unusable_widths(graph)
         self.techniques = tuple(default_techniques() if techniques is None else techniques)
         self.capabilities = capabilities or Capabilities()
         self._name = name
         self.trained = trained
-        self.held = parse_held(held)
+        self.held = parse_held((*parse_held(inherited), *parse_held(held)))
         conditions = _Conditions(self.graph)
         genes = [*_architecture_choices(self.graph, conditions), *architecture]
         owner: dict[str, Technique] = {}
@@ -77,7 +80,7 @@ class ElasticSpace(SearchSpace):
             for gene in genes
         ]
         self._added = tuple(architecture)
-        self._choices = hold(conditioned, self.held)
+        self._choices = hold(conditioned, held, inherited=inherited)
 
     @classmethod
     def from_model(
@@ -126,11 +129,14 @@ class ElasticSpace(SearchSpace):
     ) -> ElasticSpace:
         """The same model and architecture choices under other techniques and another device.
 
-        What is held here stays held.
+        What is held here stays held, though the techniques that added it come and go.
+
+        Raises:
+            RequestError: there is no choice of a name in ``held``.
         """
         return ElasticSpace(
             self.graph, name=self._name, techniques=techniques, capabilities=capabilities,
-            architecture=self._added, trained=self.trained, held=parse_held((*self.held, *held)),
+            architecture=self._added, trained=self.trained, held=held, inherited=self.held,
         )  # fmt: skip
 
     @property

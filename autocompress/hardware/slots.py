@@ -7,8 +7,11 @@ learnt from candidates whose operations are known; the operations of all others 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,6 +53,32 @@ class _Field:
     def __init__(self, sizes: Ints) -> None:
         self.lookup = GeneLookup(sizes)
         self.values = Numbers(None)
+
+
+class _Columns:
+    """A matrix that grows by columns."""
+
+    def __init__(self, height: int, dtype: npt.DTypeLike) -> None:
+        self._room: npt.NDArray[Any] = np.zeros((height, 0), dtype=dtype)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, columns: npt.NDArray[Any]) -> None:
+        """Add columns, shape ``(height, n)``."""
+        count = self._count + columns.shape[1]
+        if count > self._room.shape[1]:
+            room = np.zeros((len(self._room), count + count // 4 + 1), dtype=self._room.dtype)
+            room[:, : self._count] = self.known
+            self._room = room
+        self._room[:, self._count : count] = columns
+        self._count = count
+
+    @property
+    def known(self) -> npt.NDArray[Any]:
+        """All columns so far; later ones do not show in it."""
+        return self._room[:, : self._count]
 
 
 class _Joint:
@@ -135,6 +164,48 @@ def _join(name: str, fields: Sequence[Any]) -> Op | None:
         sparsity=coded[3],
         pattern=coded[4],
     )
+
+
+def _inserted(order: list[str], names: Sequence[str]) -> list[str]:
+    """``order`` with each of ``names`` that it lacks behind the one before it."""
+    lacking = set(names).difference(order)
+    if not lacking:
+        return order
+    found, at = list(order), 0
+    for name in names:
+        if name in lacking:
+            found.insert(at, name)
+            at += 1
+        else:
+            at = found.index(name) + 1
+    return found
+
+
+def _sorted(order: Sequence[str], after: Mapping[str, Collection[str]]) -> list[str]:
+    """The topological order that is nearest to ``order`` (Kahn 1962, doi:10.1145/368996.369025).
+
+    Args:
+        order: all names.
+        after: for each name, those that come later.
+
+    Raises:
+        RuntimeError: there is none, since candidates disagree.
+    """
+    waiting = Counter(name for names in after.values() for name in names)
+    place = {name: i for i, name in enumerate(order)}
+    ready = [i for name, i in place.items() if not waiting[name]]
+    heapify(ready)
+    found: list[str] = []
+    while ready:
+        found.append(order[heappop(ready)])
+        for name in after.get(found[-1], ()):
+            waiting[name] -= 1
+            if not waiting[name]:
+                heappush(ready, place[name])
+    if len(found) < len(order):
+        left = sorted(set(order).difference(found), key=place.__getitem__)
+        raise RuntimeError(f"candidates execute {', '.join(left)} in different orders")
+    return found
 
 
 @dataclass(eq=False)
@@ -236,9 +307,12 @@ class Slots:
         self._rng = rng
         self.slots: dict[str, Slot] = {}
         self.generation = 0
-        self._genomes: list[Genome] = []
+        self._genomes = _Columns(len(sizes), np.int64)
         self._rows: list[dict[str, tuple[int, ...]]] = []
+        self._tables: dict[str, _Columns] = {}
         self._seen: dict[bytes, int] = {}
+        self._after: dict[str, set[str]] = {}
+        self._in_order = True
         self._learnt = 0
 
     def __len__(self) -> int:
@@ -265,11 +339,11 @@ class Slots:
 
     def check(self, genomes: Ints) -> bool:
         """Whether the operations of these genomes (as rows) are composed as they really are."""
-        agrees = True
+        self._in_order = True
+        start = len(self._rows)
         for genome in genomes:
-            if genome.astype(np.int64).tobytes() not in self._seen:
-                row = self._know(genome)
-                agrees &= self._agrees(row)
+            self._know(genome)
+        agrees = self._in_order and self._agrees(start)
         self.learn()
         return agrees
 
@@ -331,29 +405,36 @@ class Slots:
         if key in self._seen:
             return self._seen[key]
         ops = self._operations(genome)
-        self._place(ops)
+        self._in_order &= self._place(ops)
         row = {}
         for op in ops:
             slot = self.slots[op.name]
             values = _split(op)
             row[op.name] = tuple(f.values[v] for f, v in zip(slot.fields, values, strict=True))
         self._seen[key] = len(self._rows)
-        self._genomes.append(genome.copy())
+        self._genomes.append(genome[:, None])
         self._rows.append(row)
         return self._seen[key]
 
-    def _place(self, ops: Sequence[Op]) -> None:
-        """Give every operation a slot, in an order that fits all candidates."""
-        if all(op.name in self.slots for op in ops):
-            return
-        order = list(self.slots)
-        at = 0
-        for op in ops:
-            if op.name in self.slots:
-                at = order.index(op.name) + 1
-            else:
-                order.insert(at, op.name)
-                at += 1
+    def _place(self, ops: Sequence[Op]) -> bool:
+        """Give every operation a slot; False where the slots were in another order than these.
+
+        What comes directly before what is kept of every candidate, and the order of the slots is
+        kept true to all of it: two operations that never met in one candidate may have been placed
+        either way.
+        """
+        names = [op.name for op in ops]
+        for before, after in pairwise(names):
+            self._after.setdefault(before, set()).add(after)
+        order = _inserted(list(self.slots), names)
+        places = {name: place for place, name in enumerate(order)}
+        fits = all(places[before] < places[after] for before, after in pairwise(names))
+        if not fits:
+            order = _sorted(order, self._after)
+        if order == list(self.slots):
+            return fits
+        if len(order) > len(self.slots):
+            self._learnt = 0  # nothing is known yet of the fields of new slots
         width = len(_split(None))
         for name in order:
             if name not in self.slots:
@@ -364,26 +445,33 @@ class Slots:
         for place, slot in enumerate(self.slots.values()):
             slot.place = place
         self.generation += 1
-        self._learnt = 0
+        return fits
 
-    def _values(self, row: int, name: str, part: int) -> int:
-        found = self._rows[row].get(name)
-        return 0 if found is None else found[part]
+    def _table(self, name: str) -> npt.NDArray[np.int32]:
+        """The fields of a slot in every known candidate, shape ``(fields, candidates)``."""
+        absent = (0,) * len(self.slots[name].fields)
+        table = self._tables.setdefault(name, _Columns(len(absent), np.int32))
+        if len(table) < len(self._rows):
+            new = [row.get(name, absent) for row in self._rows[len(table) :]]
+            table.append(np.array(new).T)
+        return table.known
 
     def _observe(self, gene: int, rows: Sequence[int]) -> None:
         for name, slot in self.slots.items():
             slot.joint = None
-            for part, one in enumerate(slot.fields):
-                values = [self._values(row, name, part) for row in rows]
-                if len(set(values)) > 1:
-                    one.lookup.observe(gene, values)
+            values = self._table(name)[:, rows]
+            for part in np.flatnonzero((values != values[:, :1]).any(axis=1)):
+                slot.fields[part].lookup.observe(gene, values[part].tolist())
 
-    def _agrees(self, row: int) -> bool:
-        column = self._genomes[row][:, None]
+    def _agrees(self, start: int) -> bool:
+        """Whether candidates from ``start`` on are as what was learnt before them says."""
+        if start == len(self._rows):
+            return True
+        columns = self._genomes.known[:, start:]
         for name, slot in self.slots.items():
-            for part, one in enumerate(slot.fields):
-                found = int(one.lookup.find(one.lookup.codes(column))[0])
-                if found not in (-1, self._values(row, name, part)):
+            for one, values in zip(slot.fields, self._table(name)[:, start:], strict=True):
+                found = one.lookup.find(one.lookup.codes(columns))
+                if ((found >= 0) & (found != values)).any():
                     return False
         return True
 
@@ -391,37 +479,39 @@ class Slots:
         """Bring every field up to date with all known candidates."""
         while self._learnt < len(self._rows):
             start, self._learnt = self._learnt, len(self._rows)
-            columns = np.stack(self._genomes[start : self._learnt], axis=1)
+            columns = self._genomes.known[:, start:]
             for name, slot in list(self.slots.items()):
                 for part, one in enumerate(slot.fields):
-                    rows = range(start, self._learnt)
-                    values = np.array([self._values(row, name, part) for row in rows])
-                    if not (start and one.lookup.extend(columns, values)):
+                    values = self._table(name)[part, start : start + columns.shape[1]]
+                    if not (start and one.lookup.extend(columns, values.astype(np.int64))):
                         self._relearn(name, part, one)
 
     def _relearn(self, name: str, part: int, one: _Field) -> None:
         self.slots[name].joint = None
         while True:
-            columns = np.stack(self._genomes, axis=1)
-            values = np.array([self._values(r, name, part) for r in range(len(self._rows))])
-            clash = one.lookup.learn(columns, values)
+            values = self._table(name)[part].astype(np.int64)
+            clash = one.lookup.learn(self._genomes.known, values)
             if clash is None:
                 return
             self._separate(name, part, one, clash)
 
     def _separate(self, name: str, part: int, one: _Field, clash: tuple[int, int]) -> None:
         """Find the gene that two genomes differ in and that was thought not to matter."""
-        first, other = (self._genomes[row] for row in clash)
+        first, other = self._genomes.known[:, clash].T
         differing = np.flatnonzero(first != other)
+        absent = (0,) * len(self.slots[name].fields)
+
+        def known(row: int) -> int:
+            return self._rows[row].get(name, absent)[part]
 
         def value(flipped: int) -> int:
             """The field when the first so many differing genes are as in ``other``."""
             genome = first.copy()
             genome[differing[:flipped]] = other[differing[:flipped]]
-            return self._values(self._know(genome), name, part)
+            return known(self._know(genome))
 
         # alike genomes differ only in genes thought not to matter: one of them changes the field
-        low, high, start = 0, len(differing), self._values(clash[0], name, part)
+        low, high, start = 0, len(differing), known(clash[0])
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if value(middle) == start else (low, middle)

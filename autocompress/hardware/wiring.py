@@ -66,7 +66,9 @@ def flags_of(ops: Sequence[Op | None], places: Mapping[str, int]) -> Flags:
             [op is not None and op.kind in IN_PLACE and len(op.inputs) == 1 for op in ops]
         ),
         adds=flag(frozenset({"add"})),
-        elements=np.array([0 if op is None else prod(op.shape) for op in ops], dtype=np.int64),
+        elements=np.array(
+            [0 if op is None or op.is_folded else prod(op.shape) for op in ops], dtype=np.int64
+        ),
     )
 
 
@@ -181,11 +183,11 @@ class Wiring:
     def peak_memory(self, quantized: Bools, model: MemoryModel = USUAL) -> npt.NDArray[np.float64]:
         """Bytes that activations need at their peak, shape ``(candidates,)``."""
         slots, count = self._chosen.shape
-        owner = np.empty((slots, count), dtype=np.int64)
+        first = np.broadcast_to(np.arange(slots, dtype=np.int64)[:, None], (slots, count))
+        owner = first.copy()
         held = np.zeros((slots, count), dtype=np.int64)
         last = np.zeros((slots, count), dtype=np.int64)
         for slot, flags in enumerate(self._flags):
-            owner[slot] = slot
             for shares, at in self._shared(slot, model.in_place):
                 np.copyto(owner[slot], self._get(owner, at), where=shares)
             size = self._pick(slot, flags.elements) * np.where(quantized[slot], 1, 4)
@@ -206,7 +208,6 @@ class Wiring:
                     continue
                 columns = np.flatnonzero(np.broadcast_to(np.asarray(there), (count,)) & present)
                 last[self._get(owner, at)[columns], columns] = slot
-        first = np.broadcast_to(np.arange(slots, dtype=np.int64)[:, None], (slots, count))
         return model.peaks(held, first, last).astype(np.float64)
 
     def _shared(self, slot: int, rules: Collection[str]) -> list[tuple[Bools, Ints | int]]:

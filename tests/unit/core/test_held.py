@@ -39,6 +39,14 @@ def test_a_kind_that_a_space_lacks_is_no_mistake() -> None:
     assert hold(CHOICES[:2], ["recipe"]) == CHOICES[:2]
 
 
+def test_what_another_space_held_may_be_nowhere() -> None:
+    found = hold(CHOICES, ["width:a"], inherited=["rank:*", "width:b"])
+    assert [c.name for c in found if len(c.options) == 1] == ["width:a", "width:b"]
+    assert hold(CHOICES, ["rank:*"], inherited=["rank:*"]) == CHOICES
+    with pytest.raises(RequestError, match=r"no choice is called 'rank:\*'"):
+        hold(CHOICES, ["rank:*"], inherited=["width:b"])
+
+
 def test_a_name_that_is_nowhere_is_one() -> None:
     with pytest.raises(RequestError, match=r"no choice is called 'widht:\*'.*width:\*"):
         hold(CHOICES, ["widht:*"])

@@ -193,6 +193,18 @@ def test_another_device_offers_other_genes() -> None:
     }  # fmt: skip
 
 
+def test_what_is_held_stays_held_under_techniques_without_it() -> None:
+    full = ElasticSpace.from_model(ResNet(widths=(4, 8)), (example(),), held=["width:*"])
+    bits = full.specialised(make_techniques(["quantization"]), EVERYTHING, ["architecture"])
+    assert bits.held == ("width:*", "architecture")
+    assert {c.name.partition(":")[0] for c in bits.choices if len(c.options) > 1} == {"precision"}
+    again = bits.specialised(full.techniques, full.capabilities)
+    widths = [c for c in again.choices if c.name.startswith("width:")]
+    assert widths and all(len(c.options) == 1 for c in widths)
+    with pytest.raises(RequestError, match=r"no choice is called 'rank:\*'"):
+        full.specialised(make_techniques(["quantization"]), EVERYTHING, ["rank:*"])
+
+
 def test_its_name() -> None:
     model = ResNet(widths=(4, 8))
     named: Any = ElasticSpace.from_model(model, (example(),), techniques=[])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from autocompress.compression.registry import make_techniques
 from autocompress.core.space import Genome
+from autocompress.elastic.drawing import draw
 from autocompress.elastic.registry import load_space
 from autocompress.elastic.space import ElasticSpace
 from autocompress.hardware.predictor import LatencyPredictor
 from autocompress.hardware.pricing import CandidatePricer
 from autocompress.hardware.profile import RuntimeSpec
+from autocompress.hardware.profiles import load_profile
 from autocompress.hardware.table import LatencyRow
 from autocompress.measurement.kernels import KernelSignature
 from tests.unit.hardware.helpers import TinySpace, profile, row, table_kernels
@@ -123,6 +128,32 @@ def test_the_product_space_without_being_told_how() -> None:
     for i in range(0, 60, 6):
         for name, value in found.exact(genomes[i]).items():
             assert columns[name][i] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "data", "held"),
+    [
+        ("resnet", {"input_shape": (3, 32, 32)}, ["*:stages.[12].*"]),
+        ("mobile_cnn", {"input_shape": (3, 32, 32)}, ["*:stages.[1-4].*", "kernel:*", "width:*"]),
+        ("vit", {"input_shape": (3, 16, 16)}, []),
+        ("text_encoder", {"input_shape": (16,), "vocabulary": 100}, []),
+        ("tiny_cnn", {"input_shape": (1, 8, 8)}, []),
+    ],
+)
+def test_every_named_space(name: str, data: dict[str, Any], held: list[str]) -> None:
+    """Resizing and low rank both put operations before a layer that are not always there."""
+    board = load_profile("amd_epyc_zen5_avx512")
+    techniques = make_techniques(["pruning", "low_rank", "quantization"])
+    space = load_space(
+        name, num_classes=10, techniques=techniques, capabilities=board.capabilities, held=held,
+        **data,
+    )  # fmt: skip
+    found = CandidatePricer(space, LatencyPredictor(board))
+    rng = np.random.default_rng(0)
+    genomes = [draw(space, rng) for _ in range(60)] + [space.sample(rng) for _ in range(60)]
+    for genome, priced in zip(genomes, found(genomes), strict=True):
+        assert priced == pytest.approx(found.exact(genome), rel=1e-9, abs=1e-12)
 
 
 def test_a_few_at_a_time_of_a_space_with_depths_and_branches() -> None:
