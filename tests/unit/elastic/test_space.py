@@ -200,7 +200,8 @@ def test_what_is_held_stays_held_under_techniques_without_it() -> None:
     assert {c.name.partition(":")[0] for c in bits.choices if len(c.options) > 1} == {"precision"}
     again = bits.specialised(full.techniques, full.capabilities)
     widths = [c for c in again.choices if c.name.startswith("width:")]
-    assert widths and all(len(c.options) == 1 for c in widths)
+    assert widths
+    assert all(len(c.options) == 1 for c in widths)
     with pytest.raises(RequestError, match=r"no choice is called 'rank:\*'"):
         full.specialised(make_techniques(["quantization"]), EVERYTHING, ["rank:*"])
 
