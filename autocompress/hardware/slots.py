@@ -255,10 +255,11 @@ class Slot:
         if op is None:
             return None
         bits = 8 if op.is_integer_layer else 32
+        stored, codebook = _table_of(op)
         attributes = tuple(pair for pair in op.attributes if pair[0] != "scaled")
         return replace(
-            self.counted(op), weight_bits=bits, activation_bits=bits, layer=None, codebook=0,
-            attributes=attributes,
+            self.counted(op), weight_bits=min(bits, stored), activation_bits=bits, layer=None,
+            codebook=codebook, attributes=attributes,
         )  # fmt: skip
 
 
@@ -271,12 +272,20 @@ def _coarse(op: Op | None) -> object:
         op.kind,
         op.inputs,
         op.is_integer_layer,
+        _table_of(op),
         bool(op.attribute("bias", 1)),
         _alignment(channels),
         _alignment(op.weight_shape[1]) if len(op.weight_shape) == 4 else None,
         op.attribute("groups", 1) != 1,
         sum(d != 1 for d in op.shape),
     )
+
+
+def _table_of(op: Op) -> tuple[int, int]:
+    """Bits and shared values in which rows are looked up: no kernel of other layers sees them."""
+    if op.kind != "embedding":
+        return 32, 0
+    return (op.weight_bits if op.weight_bits >= 16 else 8), op.codebook
 
 
 def _alignment(channels: int) -> tuple[bool, bool, bool]:
