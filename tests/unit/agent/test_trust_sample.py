@@ -127,17 +127,23 @@ def test_repairing_ends_with_the_time(space: ElasticSpace) -> None:
     assert late.calls <= POOL * 8
 
 
-def test_what_every_step_has_trained_is_left_out(space: ElasticSpace) -> None:
-    """Candidates of the original's architecture and widths, in whatever bits."""
-    names = [choice.name for choice in space.choices]
-    shaping = [
-        i for i, n in enumerate(names) if n.startswith(("depth:", "width:", "kernel:", "branch:"))
-    ]
-    whole = [g for g in sample(context(space), price, 40) if not g[shaping].any()]
-    assert whole  # there would be some
-    found = sample(context(space, from_scratch=True), price, 12)
-    assert len(found) == 12
-    assert all(genome[shaping].any() for genome in found)
+def test_what_every_step_has_trained_is_left_out(
+    space: ElasticSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates of the original's architecture, widths and ranks, in whatever bits."""
+    stored = np.array([choice.name.startswith("precision:") for choice in space.choices])
+
+    def whole(space: ElasticSpace, rng: np.random.Generator, n: int) -> list[Genome]:
+        return [space.canonical(np.where(stored, space.sample(rng), 0)) for _ in range(n)]
+
+    def shaped(from_scratch: bool) -> list[bool]:
+        found = sample(context(space, from_scratch=from_scratch), price, 12)
+        assert len(found) == 12
+        return [bool(genome[~stored].any()) for genome in found]
+
+    monkeypatch.setattr(trust_sample, "neighbours", whole)
+    assert not all(shaped(from_scratch=False))
+    assert all(shaped(from_scratch=True))
 
 
 def test_what_is_whole(space: ElasticSpace) -> None:
