@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 
@@ -11,11 +12,13 @@ import torch
 from autocompress.agent.context import Context
 from autocompress.agent.planner import VAL_LIMIT, Costs
 from autocompress.agent.seeds import neighbours
+from autocompress.compression.distillation.terms import output_loss
 from autocompress.core.budget import Fidelity
 from autocompress.core.candidate import Recipe
 from autocompress.core.cores import usable_cores
 from autocompress.core.space import Genome
 from autocompress.elastic.realise import realise
+from autocompress.elastic.training import ElasticTraining, train_elastic
 from autocompress.evaluation.evaluator import Effort, uniform
 from autocompress.evaluation.fine_tune import fine_tune
 
@@ -24,6 +27,8 @@ STAGE = "plan"
 _CLEARLY = 0.85
 #: A fake-quantised step, relative to a float32 one of the same model.
 _QUANTIZED_COST = 1.3
+#: Steps of elastic training that are timed, and the seconds that they may take.
+_ELASTIC_STEPS, _MOST_SECONDS = 6, 3.0
 
 
 def measure_costs(context: Context) -> Costs:
@@ -55,6 +60,7 @@ def measure_costs(context: Context) -> Costs:
     torch.set_num_threads(threads)
     context.evaluator.threads = threads
     typical = _typical_share(context)
+    timed = context.from_scratch and context.request.budget.seconds is not None
     return Costs(
         step_seconds=step,
         quantized_step_seconds=_QUANTIZED_COST * (tried["1 thread, float32"] if bfloat16 else step),
@@ -63,6 +69,7 @@ def measure_costs(context: Context) -> Costs:
         typical=typical,
         epoch_steps=max(1, len(context.request.data.train) // Effort().batch_size),
         from_scratch=context.from_scratch,
+        elastic_step_seconds=_elastic_step_seconds(context, bfloat16) if timed else None,
         threads=threads,
         bfloat16=bfloat16,
     )
@@ -86,6 +93,32 @@ def _step_seconds(context: Context, threads: int, bfloat16: bool) -> float:
     )  # fmt: skip
     taken = np.diff(ends)
     return float(np.min(taken[1:] if len(taken) > 1 else taken))
+
+
+def _elastic_step_seconds(context: Context, bfloat16: bool) -> float:
+    """Seconds of one step of elastic training, on a copy of the weights; the best of a few.
+
+    What candidates of few bits or low rank cost is in no proportion to what they multiply. Rather
+    too few seconds than too many: where steps turn out slower, time sets the training's pace, but
+    steps that were not planned are not done.
+    """
+    task, effort = context.request.task, Effort()
+    ends: list[float] = [time.monotonic()]
+    train_elastic(
+        copy.deepcopy(context.elastic), context.space,
+        lambda epoch: context.request.data.train.batches(
+            effort.batch_size, shuffle=True, seed=epoch
+        ),
+        task.loss,
+        lambda outputs, guide: output_loss(
+            outputs, guide, Recipe().temperature, classification=task.gives_logits
+        ),
+        steps=_ELASTIC_STEPS, seed=0, teacher=context.teacher,
+        settings=ElasticTraining(bfloat16=bfloat16, growing=0.0),
+        deadline=lambda: len(ends) > 2 and time.monotonic() > ends[0] + _MOST_SECONDS,
+        progress=lambda step, loss: ends.append(time.monotonic()),
+    )  # fmt: skip
+    return float(np.min(np.diff(ends)))
 
 
 def _has_bfloat16() -> bool:

@@ -140,6 +140,7 @@ class Costs:
         from_scratch: whether the weights have to be trained first (a named space).
         threads: torch threads that steps were measured with.
         bfloat16: whether steps were measured in bfloat16.
+        elastic_step_seconds: one step of elastic training; None where it was not measured.
     """
 
     step_seconds: float
@@ -151,6 +152,7 @@ class Costs:
     from_scratch: bool
     threads: int = 1
     bfloat16: bool = False
+    elastic_step_seconds: float | None = None
 
 
 def make_plan(budget: Budget, costs: Costs, *, workers: int = 1) -> Plan:
@@ -216,7 +218,10 @@ def _by_time(budget: Budget, costs: Costs, workers: int) -> Plan:
         training = _clamp(seconds["baseline"] / step, 20, 60 * costs.epoch_steps)
         # an elastic step runs the largest network, its teacher, and some drawn ones
         sandwich = step * (1.4 + ElasticTraining().drawn * costs.typical)
-        elastic = _clamp(seconds["elasticise"] / sandwich, 20, 120 * costs.epoch_steps)
+        elastic = _clamp(
+            seconds["elasticise"] / (costs.elastic_step_seconds or sandwich),
+            20, 120 * costs.epoch_steps,
+        )  # fmt: skip
     # most candidates are quantised: part of their training is, or all of it where the weights of a
     # trained model keep their structure, as they do in about half of the candidates
     share = QUANTIZED_SHARE if costs.from_scratch else (QUANTIZED_SHARE + 1) / 2

@@ -115,6 +115,14 @@ def test_the_comparison_takes_its_share_at_most(
     assert kept.seconds == pytest.approx(again.seconds, abs=0.05)
 
 
+def test_elastic_steps_are_as_many_as_the_measured_ones_allow() -> None:
+    measured = replace(COSTS, from_scratch=True, elastic_step_seconds=0.5)
+    plan = make_plan(Budget(seconds=600.0), measured)
+    assert plan.elastic_steps == int(plan.seconds["elasticise"] / 0.5)
+    twice = make_plan(Budget(seconds=600.0), replace(measured, elastic_step_seconds=1.0))
+    assert twice.elastic_steps == plan.elastic_steps // 2
+
+
 def test_a_plan_of_an_earlier_version_is_read() -> None:
     stored = make_plan(Budget(seconds=600), COSTS).to_json()
     for name in ("compared", "compared_steps", "compared_note"):
