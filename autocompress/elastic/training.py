@@ -76,6 +76,15 @@ class ElasticTrained:
     ended_early: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What is learnt by: labels, the largest candidate's answers, and a teacher's."""
+
+    loss: Loss
+    distillation: Loss
+    teacher: torch.nn.Module | None
+
+
 def train_elastic(
     elastic: ElasticModel,
     space: SearchSpace,
@@ -131,6 +140,7 @@ def train_elastic(
         state.load(checkpoint)
     saved = began = time.monotonic()
     earlier = state.seconds
+    lesson = _Lesson(loss, distillation, teacher)
     largest = space.decode(space.original)
     every = max(1, steps // max(1, settings.checks))
     before = elastic.candidate
@@ -149,10 +159,7 @@ def train_elastic(
                 for _ in range(settings.drawn)
             ]
             rate = state.schedule.learning_rate(state.done, over)
-            value = _step(
-                state, inputs, targets, [largest, *others], loss, distillation, teacher,
-                settings, rate, seed,
-            )  # fmt: skip
+            value = _step(state, inputs, targets, [largest, *others], lesson, settings, rate, seed)
             progress(state.done, value)
             if score is not None and state.done % every == 0:
                 _judge(state, score, over)
@@ -190,9 +197,7 @@ def _step(
     inputs: torch.Tensor,
     targets: torch.Tensor,
     candidates: Sequence[Candidate],
-    loss: Loss,
-    distillation: Loss,
-    teacher: torch.nn.Module | None,
+    lesson: _Lesson,
     settings: ElasticTraining,
     rate: float,
     seed: int,
@@ -210,7 +215,7 @@ def _step(
         torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16),
     ):
         torch.manual_seed((seed << 32) + state.done)
-        value = _sandwich(elastic, inputs, targets, candidates, loss, distillation, teacher)
+        value = _sandwich(elastic, inputs, targets, candidates, lesson)
     if not math.isfinite(value):
         raise DivergedError(
             f"the loss became {value} at step {state.done} of the elastic training; "
@@ -271,23 +276,22 @@ def _sandwich(
     inputs: torch.Tensor,
     targets: torch.Tensor,
     candidates: Sequence[Candidate],
-    loss: Loss,
-    distillation: Loss,
-    teacher: torch.nn.Module | None,
+    lesson: _Lesson,
 ) -> float:
     largest, *others = candidates
     elastic.configure(largest)
     outputs = elastic(inputs).float()
-    total = loss(outputs, targets)
-    if teacher is not None:
+    total = lesson.loss(outputs, targets)
+    if lesson.teacher is not None:
         with torch.no_grad():
-            guide = teacher(inputs).float()
-        total = 0.5 * total + 0.5 * distillation(outputs, guide)
+            guide = lesson.teacher(inputs).float()
+        total = 0.5 * total + 0.5 * lesson.distillation(outputs, guide)
     total.backward()  # type: ignore[no-untyped-call]
     answers = outputs.detach()
     elastic.update_norms(False)
     for candidate in others:
         elastic.configure(candidate)
-        distillation(elastic(inputs).float(), answers).backward()  # type: ignore[no-untyped-call]
+        guided = lesson.distillation(elastic(inputs).float(), answers)
+        guided.backward()  # type: ignore[no-untyped-call]
     elastic.update_norms(True)
     return float(total.detach())

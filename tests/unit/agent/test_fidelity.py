@@ -5,19 +5,11 @@ from __future__ import annotations
 import pytest
 
 from autocompress.agent.fidelity import Levels, choose_fidelity, with_fidelity
-from autocompress.agent.planner import Costs, Plan, make_plan
+from autocompress.agent.planner import Plan, make_plan
 from autocompress.core.budget import Budget, Fidelity
 from autocompress.evaluation.agreement import Agreement, rank_agreement
+from tests.unit.agent.test_planner import COSTS
 
-COSTS = Costs(
-    step_seconds=0.03,
-    quantized_step_seconds=0.05,
-    evaluation_seconds=0.5,
-    spent_seconds=10.0,
-    typical=0.4,
-    epoch_steps=17,
-    from_scratch=True,
-)
 SECONDS = Budget(seconds=600)
 
 
